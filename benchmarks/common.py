@@ -190,14 +190,15 @@ def _host_seconds(call: Callable[[], Any], calls: int) -> float:
 
 
 def _cuda_seconds(call: Callable[[], Any], calls: int) -> float:
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start: Any = torch.cuda.Event(enable_timing=True)
+    end: Any = torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     start.record()
     for _ in range(calls):
         call()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    return float(start.elapsed_time(end)) / 1e3
 
 
 # ------------------------------------------------------------------------------ reports
