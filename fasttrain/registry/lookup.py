@@ -1,0 +1,108 @@
+"""Finding what a name stands for, and what to say when nothing is found."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .registry import Registry
+
+logger = logging.getLogger("fasttrain.registry")
+
+# Scopes whose package is installed under another name.
+PIP_NAMES = {
+    "mmseg": "mmsegmentation",
+    "mmaction": "mmaction2",
+    "mmdet3d": "mmdet3d",
+    "mmcls": "mmcls",
+    "mmpretrain": "mmpretrain",
+    "mmdet": "mmdet",
+    "mmpose": "mmpose",
+    "mmocr": "mmocr",
+    "mmrotate": "mmrotate",
+    "mmyolo": "mmyolo",
+    "mmtrack": "mmtrack",
+    "mmselfsup": "mmselfsup",
+    "mmfewshot": "mmfewshot",
+    "mmrazor": "mmrazor",
+    "mmflow": "mmflow",
+    "mmagic": "mmagic",
+    "mmedit": "mmedit",
+    "mmhuman3d": "mmhuman3d",
+    "mmdeploy": "mmdeploy",
+    "mmcv": "mmcv",
+}
+
+
+def import_scope(scope: str) -> bool:
+    """Import `<scope>.registry`, which attaches a package's registries to the roots."""
+    try:
+        importlib.import_module(f"{scope}.registry")
+    except ImportError as e:
+        missing = isinstance(e, ModuleNotFoundError) and e.name in (scope, f"{scope}.registry")
+        if not missing:
+            logger.warning("cannot import `%s.registry`: %s", scope, e)
+        elif e.name == scope and scope in PIP_NAMES:
+            logger.warning(
+                "%s is not installed and its modules will not be registered. If you want to use "
+                "modules defined in %s, please install it by `pip install %s`.",
+                scope,
+                scope,
+                PIP_NAMES[scope],
+            )
+        return False
+    return True
+
+
+def import_object(path: str) -> Any:
+    """Return the object at a dotted path such as `"torch.nn.Linear"`, or None."""
+    module_name, *attributes = path.split(".")
+    if not attributes or not all([module_name, *attributes]):
+        return None
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError:
+        return None
+    for attribute in attributes:
+        module_name = f"{module_name}.{attribute}"
+        if not hasattr(found, attribute):
+            try:
+                importlib.import_module(module_name)
+            except ImportError:
+                return None
+        found = getattr(found, attribute, None)
+    return found
+
+
+def unknown_type_message(obj_type: str, registry: Registry) -> str:
+    """What a user needs to know when `obj_type` is not found in `registry`."""
+    where = f"{registry.scope}::{registry.name}"
+    message = (
+        f"{obj_type} is not in the {where} registry. Please check whether the value of "
+        f"`{obj_type}` is correct or it was registered as expected."
+    )
+    names = _reachable_names(registry)
+    near = difflib.get_close_matches(obj_type.rpartition(".")[2], names, n=3, cutoff=0.5)
+    if near:
+        message += f" The nearest registered names: {', '.join(sorted({names[n] for n in near}))}."
+    return message + (
+        " A module of your own registers when it is imported: list it in `custom_imports` of the"
+        " config, or import it before building."
+    )
+
+
+def _reachable_names(registry: Registry) -> dict[str, str]:
+    """Name without scope -> the way to write it, of a registry, its parents and its children."""
+    names: dict[str, str] = {}
+    parent: Registry | None = registry
+    while parent is not None:
+        for name in parent.module_dict:
+            names.setdefault(name, name)
+        parent = parent.parent
+    for scope, child in registry.root.children.items():
+        for name in child.module_dict:
+            names.setdefault(name, f"{scope}.{name}")
+    return names

@@ -1,0 +1,5 @@
+"""Small helpers of general use."""
+
+from .manager import ManagerMeta, ManagerMixin
+
+__all__ = ["ManagerMeta", "ManagerMixin"]
