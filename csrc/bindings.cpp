@@ -1,4 +1,22 @@
-// The only file that knows Python: exposes the native core as fasttrain._C.
+// The Python module fasttrain._C: each part binds itself in its own file.
 #include <pybind11/pybind11.h>
 
-PYBIND11_MODULE(_C, m) { m.doc() = "Native core of fasttrain."; }
+namespace py = pybind11;
+
+#ifdef FASTTRAIN_WITH_HISTORY
+void bind_history(py::module_ &module);
+#endif
+
+PYBIND11_MODULE(_C, module) {
+    module.doc() = "fasttrain's native core";
+    module.def("build_info", [] {
+        py::dict info;
+        info["compiler"] = __VERSION__;
+        info["cuda"] = false;
+        return info;
+    });
+    module.def("cpu_paths", [] { return py::make_tuple("baseline"); });
+#ifdef FASTTRAIN_WITH_HISTORY
+    bind_history(module);
+#endif
+}

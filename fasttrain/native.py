@@ -1,0 +1,78 @@
+"""The only door to the compiled module: whether it is there, whether to use it, what it offers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+# Loaded first on purpose: the compiled module runs its parallel regions in torch's own threads.
+import torch
+
+try:
+    from fasttrain import _C
+
+    _missing: str | None = None
+except ImportError as e:  # a source tree that was never built
+    _C = None  # type: ignore[assignment]
+    _missing = str(e)
+
+
+def available() -> bool:
+    """Whether the compiled module could be imported."""
+    return _C is not None
+
+
+def enabled() -> bool:
+    """Whether parts should use the compiled module; `FASTTRAIN_NATIVE=0` chooses the fallbacks."""
+    return _C is not None and os.environ.get("FASTTRAIN_NATIVE", "1") != "0"
+
+
+def module() -> Any:
+    """The compiled module.
+
+    Raises:
+        RuntimeError: it was not built; the message says how to build it.
+    """
+    if _C is None:
+        raise RuntimeError(
+            f"fasttrain's compiled module is not there ({_missing}); "
+            "build it with `pip install -e .`, or set FASTTRAIN_NATIVE=0 to use the fallbacks"
+        )
+    return _C
+
+
+def cpu_path() -> str:
+    """The CPU code path to use: `FASTTRAIN_CPU_PATH` when set, else the best this CPU runs.
+
+    Raises:
+        ValueError: the environment asks for a path that this CPU or build does not have.
+    """
+    paths: list[str] = list(module().cpu_paths())
+    wanted = os.environ.get("FASTTRAIN_CPU_PATH", paths[-1])
+    if wanted not in paths:
+        raise ValueError(f"FASTTRAIN_CPU_PATH must be one of {paths}, got {wanted!r}")
+    return wanted
+
+
+def cuda_usable() -> bool:
+    """Whether the CUDA backend was built and torch sees a device to run it on."""
+    return enabled() and bool(module().build_info()["cuda"]) and torch.cuda.is_available()
+
+
+def info() -> dict[str, Any]:
+    """What was built, what CPU and GPU offer, and what is in use (or why not)."""
+    found: dict[str, Any] = {
+        "available": available(),
+        "enabled": enabled(),
+        "reason": _missing,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    if _C is None:
+        return found
+    if not found["enabled"]:
+        found["reason"] = "switched off by FASTTRAIN_NATIVE=0"
+    return (
+        found | dict(_C.build_info()) | {"cpu_paths": list(_C.cpu_paths()), "cpu_path": cpu_path()}
+    )
