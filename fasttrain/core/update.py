@@ -1,0 +1,242 @@
+"""The update: scale the loss, backpropagate, accumulate, clip, step when due, and zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fasttrain.core.precision import Precision
+
+FusedStep = Callable[..., "Tensor | None"]
+
+
+@dataclass(frozen=True)
+class GradClip:
+    """How gradients are clipped before a step: by their global norm, or each value by itself.
+
+    Args:
+        type: `"norm"` or `"value"`.
+        max_norm: largest global norm, for `"norm"`; infinity only measures it.
+        clip_value: largest absolute value, for `"value"`.
+        norm_type: order of the norm: 2.0, infinity, or any other p > 0.
+        error_if_nonfinite: raise when the norm is inf or nan; makes every step a sync point.
+    """
+
+    type: Literal["norm", "value"] = "norm"
+    max_norm: float = math.inf
+    clip_value: float | None = None
+    norm_type: float = 2.0
+    error_if_nonfinite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.type not in ("norm", "value"):
+            raise ValueError(f'type of clip_grad should be "norm" or "value" but got {self.type}')
+        if self.type == "value" and self.clip_value is None:
+            raise ValueError('clip_grad of type "value" needs clip_value, got none')
+
+    def apply(self, parameters: Iterable[Tensor]) -> Tensor | None:
+        """Clip the gradients of `parameters` in place; the norm before clipping, or None."""
+        if self.type == "value":
+            assert self.clip_value is not None
+            torch.nn.utils.clip_grad_value_(parameters, self.clip_value)
+            return None
+        return torch.nn.utils.clip_grad_norm_(
+            parameters, self.max_norm, self.norm_type, self.error_if_nonfinite
+        )
+
+
+def gradients_of(optimizer: Optimizer) -> list[Tensor]:
+    """The parameters of `optimizer` that have a gradient now."""
+    return [
+        parameter
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None and parameter.requires_grad
+    ]
+
+
+def group_size(count: int, accumulation: int, max_count: int) -> int:
+    """How many losses the accumulation group of iteration `count` sums up.
+
+    Args:
+        count: iterations done before this one.
+        accumulation: iterations per optimizer step.
+        max_count: the run's last iteration (exclusive); the group that it cuts short is smaller.
+            Negative when unknown.
+    """
+    remainder = max_count % accumulation
+    if accumulation == 1 or max_count < 0 or count < max_count - remainder:
+        return accumulation
+    return remainder or accumulation
+
+
+def is_due(count: int, accumulation: int, max_count: int) -> bool:
+    """Whether the optimizer steps after `count` iterations."""
+    return count % accumulation == 0 or count == max_count
+
+
+def fused_step_of(optimizer: Optimizer) -> FusedStep | None:
+    """The optimizer's one-call step, or None when it has none or its `step` was replaced."""
+    if getattr(type(optimizer), "fused_step", None) is None:
+        return None
+    replaced = optimizer.__dict__.get("step")
+    if replaced is not None:
+        if not hasattr(replaced, "_wrapped_by_lr_sched"):
+            return None
+        # torch's schedulers wrap `step` only to notice that it was called.
+        optimizer._opt_called = True  # type: ignore[attr-defined]
+    step: FusedStep = optimizer.fused_step  # type: ignore[attr-defined]
+    return step
+
+
+def composed_step(
+    optimizer: Optimizer,
+    *,
+    clip: Callable[[], Tensor | None] | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+    **kwargs: Any,
+) -> Tensor | None:
+    """Unscale, clip and step with torch's own parts; what `clip` returned."""
+    norm = None
+    if clip is not None:
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        norm = clip()
+    if scaler is None:
+        optimizer.step(**kwargs)
+    else:
+        scaler.step(optimizer, **kwargs)
+    return norm
+
+
+def enable_overlap_norm(optimizer: Optimizer) -> None:
+    """Let `optimizer` take the gradient norm while gradients are still in cache, in backward."""
+    enable = getattr(optimizer, "enable_overlap_norm", None)
+    if enable is None:
+        raise ValueError(
+            f"overlap_norm=True needs a fused optimizer, got {type(optimizer).__name__}; "
+            "use one of fasttrain's optimizers without fused=False, or leave overlap_norm out"
+        )
+    enable()
+
+
+class Updater:
+    """From a loss to new parameters: one object for every training loop.
+
+    With a fused optimizer a step is one call that unscales, checks, clips and updates; with any
+    other it is composed of torch's parts. Neither path waits for the device, unless
+    `clip.error_if_nonfinite` or the optimizer itself asks to.
+
+    Args:
+        optimizer: any torch optimizer.
+        precision: fp32 when None.
+        clip: no clipping when None.
+        accumulation: iterations per optimizer step.
+        overlap_norm: take the norm during backward (fused optimizers only).
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        precision: Precision | None = None,
+        clip: GradClip | None = None,
+        accumulation: int = 1,
+        overlap_norm: bool = False,
+    ) -> None:
+        if accumulation < 1:
+            raise ValueError(f"accumulation must be >= 1, got {accumulation}")
+        self.optimizer = optimizer
+        self.precision = precision or Precision()
+        self.clip = clip
+        self.accumulation = accumulation
+        self.count = 0
+        self.max_count = -1
+        self._one_call = fused_step_of(optimizer) is not None and not (
+            clip is not None and clip.error_if_nonfinite
+        )
+        if overlap_norm:
+            enable_overlap_norm(optimizer)
+
+    def begin(self, count: int, max_count: int = -1) -> None:
+        """Set the iterations done so far and the run's length (negative: unknown)."""
+        self.count = count
+        self.max_count = max_count
+
+    @property
+    def due(self) -> bool:
+        """Whether the optimizer steps after the iterations done so far."""
+        return is_due(self.count, self.accumulation, self.max_count)
+
+    @property
+    def should_sync(self) -> bool:
+        """Whether gradients of the coming iteration must be reduced over processes."""
+        return is_due(self.count + 1, self.accumulation, self.max_count)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """`loss` times the loss scale, over the group's size unless the fused step divides."""
+        if self.accumulation > 1 and not self._one_call:
+            loss = loss / group_size(self.count, self.accumulation, self.max_count)
+        scaler = self.precision.scaler
+        if scaler is None:
+            return loss
+        scaled: Tensor = scaler.scale(loss)
+        return scaled
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Backpropagate a loss that `scale` returned."""
+        loss.backward(**kwargs)  # type: ignore[no-untyped-call]
+        self.count += 1
+
+    def step(self, **kwargs: Any) -> Tensor | None:
+        """Unscale, check, clip and step.
+
+        Returns:
+            The gradients' norm before clipping: shape [], float32, on the device; None when no
+            clipping by norm was asked for.
+        """
+        scaler = self.precision.scaler
+        fused = fused_step_of(self.optimizer) if self._one_call and not kwargs else None
+        size = group_size(self.count - 1, self.accumulation, self.max_count)
+        if fused is not None:
+            norm = fused(scaler=scaler, clip=self.clip, divisor=float(size))
+        else:
+            if self._one_call and size > 1:  # the losses were left whole for the fused step
+                torch._foreach_div_([p.grad for p in gradients_of(self.optimizer)], size)
+            norm = composed_step(
+                self.optimizer,
+                clip=None if self.clip is None else self._clip,
+                scaler=scaler,
+                **kwargs,
+            )
+        if scaler is not None:
+            scaler.update(self.precision.fixed_scale)
+        return norm
+
+    def zero_grad(self, **kwargs: Any) -> None:
+        self.optimizer.zero_grad(**kwargs)
+
+    def update(self, loss: Tensor) -> Tensor | None:
+        """Backpropagate `loss`, step when due, and return the gradient norm.
+
+        Args:
+            loss: shape [], unscaled.
+        Returns:
+            As `step`; None also when no step was due. Reading it is a sync point.
+        """
+        self.backward(self.scale(loss))
+        if not self.due:
+            return None
+        norm = self.step()
+        self.zero_grad()
+        return norm
+
+    def _clip(self) -> Tensor | None:
+        assert self.clip is not None
+        return self.clip.apply(gradients_of(self.optimizer))
