@@ -1,0 +1,44 @@
+"""Checkpoints: plain trees in torch's file format, written durably, opened without running code."""
+
+from fasttrain.core.checkpoint.container import Plan, on_host, save, take_apart, write
+from fasttrain.core.checkpoint.durable import (
+    remove_leftovers,
+    replace_durably,
+    write_text_durably,
+)
+from fasttrain.core.checkpoint.folder import (
+    POINTER,
+    Retention,
+    checkpoint_files,
+    newest_intact,
+    read_pointer,
+    write_pointer,
+)
+from fasttrain.core.checkpoint.restricted import CheckpointError, UnsafeCheckpointError, load
+from fasttrain.core.checkpoint.rng import collect_rng_state, restore_rng_state
+from fasttrain.core.checkpoint.stand_ins import PickledObject
+from fasttrain.core.checkpoint.tree import plain_tree
+
+__all__ = [
+    "POINTER",
+    "CheckpointError",
+    "PickledObject",
+    "Plan",
+    "Retention",
+    "UnsafeCheckpointError",
+    "checkpoint_files",
+    "collect_rng_state",
+    "load",
+    "newest_intact",
+    "on_host",
+    "plain_tree",
+    "read_pointer",
+    "remove_leftovers",
+    "replace_durably",
+    "restore_rng_state",
+    "save",
+    "take_apart",
+    "write",
+    "write_pointer",
+    "write_text_durably",
+]

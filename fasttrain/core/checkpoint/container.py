@@ -1,0 +1,65 @@
+"""Write a state as one file of torch's zip format, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import UntypedStorage
+
+from fasttrain.core.checkpoint.durable import replace_durably
+from fasttrain.core.checkpoint.skeleton import rebuild_tree
+from fasttrain.core.checkpoint.storages import StorageTable
+from fasttrain.core.checkpoint.tree import plain_tree
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A state taken apart: the plain tree of references and the storages that they name."""
+
+    tree: Any
+    storages: Sequence[UntypedStorage]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(storage.nbytes() for storage in self.storages)
+
+
+def take_apart(state: Any) -> Plan:
+    """Walk `state` once; later changes of its containers no longer matter, those of tensors do."""
+    table = StorageTable()
+    return Plan(plain_tree(state, table.add), table.storages)
+
+
+def save(state: Any, path: str | os.PathLike[str], *, durable: bool = True) -> None:
+    """Save `state` as `path` through a temporary file beside it, durable before it takes the name.
+
+    The file opens with `torch.load(path, weights_only=True)`. On any error no file is left under
+    the final name that was not there before.
+
+    Raises:
+        TypeError: an entry has no plain form (see `plain_tree`).
+        OSError: the file could not be written; names it.
+    """
+    write(on_host(take_apart(state)), path, durable=durable)
+
+
+def on_host(plan: Plan) -> Plan:
+    """The plan with every storage in host memory; those that are there stay as they are."""
+    return Plan(plan.tree, [_to_host(storage) for storage in plan.storages])
+
+
+def write(plan: Plan, path: str | os.PathLike[str], *, durable: bool = True) -> None:
+    """Write a plan whose storages are all in host memory."""
+    with (
+        replace_durably(path, durable=durable) as descriptor,
+        os.fdopen(descriptor, "wb", closefd=False) as file,
+    ):
+        torch.save(rebuild_tree(plan.tree, plan.storages), file)
+
+
+def _to_host(storage: UntypedStorage) -> UntypedStorage:
+    return storage if storage.device.type == "cpu" else storage.cpu()  # type: ignore[no-untyped-call]
