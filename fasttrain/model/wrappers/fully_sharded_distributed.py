@@ -1,0 +1,120 @@
+"""MMFullyShardedDataParallel: torch's FSDP with the steps of a BaseModel, configurable by names."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+from torch import nn
+from torch.distributed import ProcessGroup
+from torch.distributed.fsdp import (
+    BackwardPrefetch,
+    CPUOffload,
+    FullyShardedDataParallel,
+    MixedPrecision,
+    ShardingStrategy,
+)
+
+from fasttrain.model.wrappers.distributed import WrappedSteps
+from fasttrain.registry import FUNCTIONS, MODEL_WRAPPERS
+
+PRECISION_DTYPES = ("param_dtype", "reduce_dtype", "buffer_dtype")
+
+
+@MODEL_WRAPPERS.register_module()
+class MMFullyShardedDataParallel(WrappedSteps, FullyShardedDataParallel):
+    """FullyShardedDataParallel whose train_step goes through FSDP's forward.
+
+    Args:
+        module: the model.
+        process_group: a group, or the keyword arguments of `torch.distributed.new_group`.
+        sharding_strategy: `ShardingStrategy` or its name.
+        cpu_offload: `CPUOffload`, or whether parameters are offloaded.
+        auto_wrap_policy: a function, its name in FUNCTIONS, or a dict with `type` and arguments.
+        backward_prefetch: `BackwardPrefetch` or its name.
+        mixed_precision: `MixedPrecision`, or its arguments, dtypes by name ('float16') too.
+        param_init_fn: a function, its name in FUNCTIONS, or a dict with `type` and arguments.
+        use_orig_params: FSDP's.
+        kwargs: the other ones of FullyShardedDataParallel.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        process_group: dict | ProcessGroup | None = None,
+        sharding_strategy: str | ShardingStrategy | None = None,
+        cpu_offload: bool | CPUOffload | None = None,
+        auto_wrap_policy: str | dict | Callable | None = None,
+        backward_prefetch: str | BackwardPrefetch | None = None,
+        mixed_precision: dict | MixedPrecision | None = None,
+        param_init_fn: str | dict | Callable[[nn.Module], None] | None = None,
+        use_orig_params: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(cpu_offload, bool):
+            cpu_offload = CPUOffload(offload_params=cpu_offload)
+        if isinstance(mixed_precision, dict):
+            mixed_precision = _mixed_precision(mixed_precision)
+        super().__init__(
+            module=module,
+            process_group=torch_dist.new_group(**process_group)
+            if isinstance(process_group, dict)
+            else process_group,
+            sharding_strategy=_member("sharding_strategy", ShardingStrategy, sharding_strategy),
+            cpu_offload=cpu_offload,
+            auto_wrap_policy=_function("auto_wrap_policy", auto_wrap_policy),
+            backward_prefetch=_member("backward_prefetch", BackwardPrefetch, backward_prefetch)
+            or BackwardPrefetch.BACKWARD_PRE,
+            mixed_precision=mixed_precision,
+            param_init_fn=_function("param_init_fn", param_init_fn),
+            use_orig_params=use_orig_params,
+            **kwargs,
+        )
+
+    def val_step(self, data: dict | tuple | list) -> list:
+        """Predict on one batch, through FSDP's forward, which gathers the parameters."""
+        return self._run_forward(self.module.data_preprocessor(data, False), mode="predict")
+
+    def test_step(self, data: dict | tuple | list) -> list:
+        """Predict on one batch, through FSDP's forward, which gathers the parameters."""
+        return self._run_forward(self.module.data_preprocessor(data, False), mode="predict")
+
+
+def _member(name: str, enum: Any, value: Any) -> Any:
+    """An enum's member, given as itself or by name."""
+    if value is None or isinstance(value, enum):
+        return value
+    names = list(enum.__members__)
+    if value not in names:
+        raise ValueError(f"{name} should be one of {names} or a {enum.__name__}, got {value!r}")
+    return enum[value]
+
+
+def _function(name: str, value: Any) -> Any:
+    """A function, given as itself, by its registered name, or as a dict with arguments."""
+    arguments: dict[str, Any] = {}
+    if isinstance(value, dict):
+        arguments = {key: item for key, item in value.items() if key != "type"}
+        value = value["type"]
+    if isinstance(value, str):
+        function = FUNCTIONS.get(value)
+        if function is None:
+            raise ValueError(f"{name}: {value!r} is not a registered function")
+        value = function
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} should be a function, its name or a dict, got {type(value)}")
+    return functools.partial(value, **arguments) if arguments else value
+
+
+def _mixed_precision(config: dict) -> MixedPrecision:
+    resolved = dict(config)
+    for key in PRECISION_DTYPES:
+        if isinstance(resolved.get(key), str):
+            dtype = getattr(torch, resolved[key].removeprefix("torch."), None)
+            if not isinstance(dtype, torch.dtype):
+                raise ValueError(f"mixed_precision: {key}={resolved[key]!r} is no dtype of torch")
+            resolved[key] = dtype
+    return MixedPrecision(**resolved)

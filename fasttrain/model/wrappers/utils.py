@@ -1,0 +1,14 @@
+"""Which modules are wrappers around a model."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fasttrain.registry import MODEL_WRAPPERS, Registry
+
+
+def is_model_wrapper(model: nn.Module, registry: Registry = MODEL_WRAPPERS) -> bool:
+    """Whether the class of `model`, or a base of it, is in `registry` or a registry below it."""
+    if isinstance(model, tuple(registry.module_dict.values())):
+        return True
+    return any(is_model_wrapper(model, child) for child in registry.children.values())
