@@ -115,14 +115,6 @@ class LossScaler(torch.amp.GradScaler):
             self._skipped = torch.zeros((), dtype=torch.float32, device=device)
         return self._skipped
 
-    def scale_on(self, device: torch.device) -> Tensor:
-        """The current scale as a device scalar, shape [], float32; no sync."""
-        if self._scale is None:
-            self._lazy_init_scale_growth_tracker(device)  # type: ignore[no-untyped-call]
-        scale = self._scale
-        assert scale is not None
-        return scale if scale.device == device else scale.to(device, non_blocking=True)
-
     def record_found_inf(self, optimizer: torch.optim.Optimizer, found_inf: Tensor) -> None:
         """Take over the finite check of a step that `optimizer` did by itself.
 

@@ -208,7 +208,8 @@ class Updater:
             norm = fused(scaler=scaler, clip=self.clip, divisor=float(size))
         else:
             if self._one_call and size > 1:  # the losses were left whole for the fused step
-                torch._foreach_div_([p.grad for p in gradients_of(self.optimizer)], size)
+                grads = [p.grad for p in gradients_of(self.optimizer) if p.grad is not None]
+                torch._foreach_div_(grads, size)
             norm = composed_step(
                 self.optimizer,
                 clip=None if self.clip is None else self._clip,

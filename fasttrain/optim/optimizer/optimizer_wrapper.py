@@ -1,0 +1,242 @@
+"""The optimizer wrapper in full precision: accumulation, clipping, and the step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fasttrain.core.update import (
+    FusedStep,
+    GradClip,
+    composed_step,
+    enable_overlap_norm,
+    fused_step_of,
+    gradients_of,
+    group_size,
+    is_due,
+)
+from fasttrain.logging import MessageHub, print_log
+from fasttrain.registry import OPTIM_WRAPPERS
+
+from .base import BaseOptimWrapper
+
+_NO_CONTEXT = nullcontext()
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def one_call(method: _Method) -> _Method:
+    """Mark a method that the fused one-call step can stand for; an override lacks the mark."""
+    method.__fused_step_covers__ = True  # type: ignore[attr-defined]
+    return method
+
+
+@OPTIM_WRAPPERS.register_module()
+class OptimWrapper(BaseOptimWrapper):
+    """Drives an optimizer: `update_params(loss)` is all that a training step needs.
+
+    With a fused optimizer, clipping and step are one call; as soon as a subclass overrides
+    `step`, `_clip_grad` or `zero_grad`, they are taken one by one, so that it sees clipped
+    gradients.
+
+    Args:
+        optimizer: the optimizer to wrap.
+        accumulative_counts: iterations per optimizer step; losses are divided by it.
+        clip_grad: `type` (`"norm"`, the default, or `"value"`) and the arguments of torch's
+            `clip_grad_norm_` or `clip_grad_value_`. The norm goes to the message hub as
+            `train/grad_norm`, without waiting for the device.
+        overlap_norm: take the norm during backward (fused optimizers only).
+    """
+
+    _inner_count: int
+    _max_counts: int
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        accumulative_counts: int = 1,
+        clip_grad: dict[str, Any] | None = None,
+        overlap_norm: bool = False,
+    ) -> None:
+        super().__init__(optimizer)
+        assert accumulative_counts > 0, (
+            "_accumulative_counts at least greater than or equal to 1, "
+            f"but got {accumulative_counts}"
+        )
+        self._accumulative_counts = accumulative_counts
+        self._init_clip(clip_grad)
+        self.message_hub = MessageHub.get_current_instance()
+        self._inner_count = 0
+        self._max_counts = -1
+        self._remainder_counts = -1
+        if len(optimizer.param_groups) > 1:
+            self.base_param_settings = {"params": torch.tensor([0.0]), **optimizer.defaults}
+        if overlap_norm:
+            enable_overlap_norm(optimizer)
+        self._one_call = all(
+            hasattr(getattr(type(self), name), "__fused_step_covers__")
+            for name in ("step", "_clip_grad", "zero_grad")
+        )
+
+    def _init_clip(self, clip_grad: dict[str, Any] | None) -> None:
+        self.clip_grad_kwargs: dict[str, Any] | None = None
+        self._clip: GradClip | None = None
+        self._clip_seen: Any = None
+        if clip_grad is None:
+            return
+        assert isinstance(clip_grad, dict) and clip_grad, (
+            "If `clip_grad` is not None, it should be a `dict` which is the arguments of "
+            "`torch.nn.utils.clip_grad_norm_` or clip_grad_value_`."
+        )
+        kwargs = dict(clip_grad)
+        kind = kwargs.pop("type", "norm")
+        if kind not in ("norm", "value"):
+            raise ValueError(f'type of clip_grad should be "norm" or "value" but got {kind}')
+        self.clip_func = getattr(torch.nn.utils, f"clip_grad_{kind}_")
+        self.grad_name = f"grad_{kind}"
+        self.clip_grad_kwargs = kwargs
+
+    def update_params(
+        self,
+        loss: torch.Tensor,
+        step_kwargs: dict[str, Any] | None = None,
+        zero_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Backpropagate `loss`, and when due, step and clear the gradients.
+
+        Args:
+            loss: shape [], unscaled.
+            step_kwargs: arguments of `step`.
+            zero_kwargs: arguments of `zero_grad`.
+        """
+        self.backward(self.scale_loss(loss))
+        if self.should_update():
+            self.step(**(step_kwargs or {}))
+            self.zero_grad(**(zero_kwargs or {}))
+
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        """Backpropagate `loss` and count the iteration."""
+        loss.backward(**kwargs)
+        self._inner_count += 1
+
+    @one_call
+    def zero_grad(self, **kwargs: Any) -> None:
+        """Clear the gradients, with the arguments of the optimizer's `zero_grad`."""
+        self.optimizer.zero_grad(**kwargs)
+
+    @one_call
+    def step(self, **kwargs: Any) -> None:
+        """Clip and update the parameters, with the arguments of the optimizer's `step`."""
+        if not self.clip_grad_kwargs:
+            self.optimizer.step(**kwargs)
+            return
+        fused = self._fused_step(kwargs)
+        if fused is None:
+            composed_step(self.optimizer, clip=self._clip_grad, **kwargs)
+        else:
+            self._publish_norm(fused(clip=self._clip))
+
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """Context of the forward pass: no gradient reduction in mid-accumulation under DDP."""
+        if self._accumulative_counts > 1 and hasattr(model, "no_sync") and not self.should_sync():
+            no_sync: Callable[[], AbstractContextManager[Any]] = model.no_sync  # type: ignore[assignment]
+            return no_sync()
+        return _NO_CONTEXT
+
+    @one_call
+    def _clip_grad(self) -> None:
+        """Clip the gradients in place and publish their norm."""
+        parameters = gradients_of(self.optimizer)
+        if parameters:
+            self._publish_norm(self.clip_func(parameters, **(self.clip_grad_kwargs or {})))
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        """Tell the wrapper where the run stands, for an exact last accumulation group.
+
+        Args:
+            model: warned about when it has batch norms, which see the small batches only.
+            init_counts: iterations done.
+            max_counts: iterations of the whole run.
+        """
+        self._inner_count = init_counts
+        self._max_counts = max_counts
+        if self._inner_count % self._accumulative_counts != 0:
+            self._warn(
+                "Resumed iteration number is not divisible by `_accumulative_counts`, which means "
+                "the gradient of some iterations is lost and the result may be influenced slightly."
+            )
+        if self._accumulative_counts > 1 and any(
+            isinstance(module, _BatchNorm) for module in model.modules()
+        ):
+            self._warn(
+                "Gradient accumulative may slightly decrease performance because the model has "
+                "BatchNorm layers."
+            )
+        self._remainder_counts = self._max_counts % self._accumulative_counts
+
+    def should_update(self) -> bool:
+        """Whether the optimizer steps after the iterations done so far."""
+        return is_due(self._inner_count, self._accumulative_counts, self._max_counts)
+
+    def should_sync(self) -> bool:
+        """Whether gradients of the coming iteration must be reduced over processes."""
+        return is_due(self._inner_count + 1, self._accumulative_counts, self._max_counts)
+
+    def scale_loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """`loss` over the number of losses that its accumulation group sums up."""
+        if self._accumulative_counts == 1:
+            return loss
+        return loss / group_size(self._inner_count, self._accumulative_counts, self._max_counts)
+
+    @property
+    def inner_count(self) -> int:
+        """Iterations done."""
+        return self._inner_count
+
+    def __repr__(self) -> str:
+        return (
+            f"Type: {type(self).__name__}\n"
+            f"_accumulative_counts: {self._accumulative_counts}\n"
+            f"optimizer: \n{self.optimizer}\n"
+        )
+
+    def _fused_step(self, kwargs: dict[str, Any]) -> FusedStep | None:
+        """The one call that does a whole step, or None when somebody could see the difference."""
+        if kwargs or not self._one_call or self.__dict__.keys() & {"_clip_grad", "zero_grad"}:
+            return None
+        if self.clip_grad_kwargs:
+            seen = (self.clip_func, self.clip_grad_kwargs)
+            if seen != self._clip_seen:
+                self._clip_seen = (self.clip_func, dict(self.clip_grad_kwargs))
+                self._clip = self._as_clip()
+            if self._clip is None:
+                return None
+        return fused_step_of(self.optimizer)
+
+    def _as_clip(self) -> GradClip | None:
+        """The clipping as the fused step takes it, None when it cannot do it."""
+        kwargs = dict(self.clip_grad_kwargs or {})
+        if self.clip_func is torch.nn.utils.clip_grad_norm_:
+            known = {"max_norm", "norm_type"}
+        elif self.clip_func is torch.nn.utils.clip_grad_value_:
+            known = {"clip_value"}
+        else:
+            return None
+        if not kwargs.pop("error_if_nonfinite", False) and kwargs.keys() <= known:
+            numbers = {key: float(value) for key, value in kwargs.items()}
+            kind = "value" if "clip_value" in known else "norm"
+            return GradClip(type=kind, **numbers)  # type: ignore[arg-type]
+        return None
+
+    def _publish_norm(self, norm: torch.Tensor | None) -> None:
+        if norm is not None:
+            self.message_hub.update_scalar(f"train/{self.grad_name}", norm)
+
+    @staticmethod
+    def _warn(message: str) -> None:
+        print_log(message, logger="current", level=logging.WARNING)
