@@ -1,0 +1,300 @@
+"""Scalars that still sit on a device, kept in order and fetched in one asynchronous copy."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from fasttrain.core.history import Series
+
+# After so many scalars without a flush one is begun, so that a run that never reads does not grow.
+MAX_WAITING = 8192
+
+
+class Transfer(Protocol):
+    """A copy to the host under way."""
+
+    def ready(self) -> bool: ...
+    def values(self) -> np.ndarray: ...
+
+
+class Reader(Protocol):
+    """Which tensors to leave on their device, and how to fetch many of them at once."""
+
+    direct: bool  # whether host tensors are read at once
+
+    def defers(self, value: Tensor) -> bool: ...
+    def begin(self, vectors: Sequence[Tensor]) -> Transfer: ...
+
+
+class Later(Protocol):
+    """A number that the device will know, for example the time between two of its events."""
+
+    def ready(self) -> bool: ...
+    def resolve(self) -> float: ...
+
+
+class HostTransfer:
+    """The null transfer: what it carries is on the host already."""
+
+    def __init__(self, vectors: Sequence[Tensor]) -> None:
+        flat = [vector.to("cpu", torch.float64) for vector in vectors]
+        self._values = torch.cat(flat).numpy() if flat else np.empty(0)
+
+    def ready(self) -> bool:
+        return True
+
+    def values(self) -> np.ndarray:
+        return self._values
+
+
+class DeviceTransfer:
+    """One copy per device through pinned memory, with an event that tells when it has landed."""
+
+    def __init__(self, vectors: Sequence[Tensor]) -> None:
+        self._order: list[tuple[int, int]] = []  # per vector: its copy and its length
+        self._copies: list[tuple[Tensor, torch.cuda.Event]] = []
+        groups: dict[torch.device, list[Tensor]] = {}
+        for vector in vectors:
+            groups.setdefault(vector.device, []).append(vector)
+        index = {device: number for number, device in enumerate(groups)}
+        self._order = [(index[vector.device], vector.numel()) for vector in vectors]
+        for device, group in groups.items():
+            packed = _pack(group)
+            with torch.cuda.device(device):
+                host = torch.empty(packed.numel(), dtype=torch.float64, pin_memory=True)
+                host.copy_(packed, non_blocking=True)
+                landed = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                landed.record()
+            self._copies.append((host, landed))
+
+    def ready(self) -> bool:
+        return all(landed.query() for _, landed in self._copies)  # type: ignore[no-untyped-call]
+
+    def values(self) -> np.ndarray:
+        for _, landed in self._copies:
+            landed.synchronize()  # sync point
+        hosts = [host.numpy() for host, _ in self._copies]
+        if len(hosts) == 1:
+            return hosts[0].copy()
+        starts, parts = [0] * len(hosts), []
+        for number, length in self._order:
+            parts.append(hosts[number][starts[number] : starts[number] + length])
+            starts[number] += length
+        return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _pack(vectors: Sequence[Tensor]) -> Tensor:
+    """Join vectors of one device as float64 with one cast per run of equal types."""
+    runs: list[list[Tensor]] = []
+    for vector in vectors:
+        if runs and runs[-1][0].dtype == vector.dtype:
+            runs[-1].append(vector)
+        else:
+            runs.append([vector])
+    joined = [torch.cat(run).to(torch.float64) for run in runs]
+    return joined[0] if len(joined) == 1 else torch.cat(joined)
+
+
+class TorchReader:
+    """Leaves tensors of a GPU where they are; host tensors are read at once."""
+
+    direct = True
+
+    def defers(self, value: Tensor) -> bool:
+        return not value.is_cpu
+
+    def begin(self, vectors: Sequence[Tensor]) -> Transfer:
+        if vectors and all(vector.is_cuda for vector in vectors):
+            return DeviceTransfer(vectors)
+        return HostTransfer(vectors)  # sync point on a device that is neither host nor CUDA
+
+
+class _Vector:
+    """Scalars of one type that one call put in: several series' values in one tensor."""
+
+    __slots__ = ("counts", "data", "series", "step")
+
+    def __init__(self, series: list[Series], data: Tensor, counts: list[float], step: int) -> None:
+        self.series, self.data, self.counts, self.step = series, data, counts, step
+
+
+class _Host:
+    """One number that waits its turn behind device scalars."""
+
+    __slots__ = ("count", "series", "step", "value")
+
+    def __init__(self, series: Series, value: float | Later, count: float, step: int) -> None:
+        self.series, self.value, self.count, self.step = series, value, count, step
+
+
+class PendingFlush:
+    """A flush under way; `finish` brings the values into their series, in the order of the puts."""
+
+    def __init__(
+        self,
+        queue: PendingQueue,
+        entries: list[_Vector | _Host],
+        transfer: Transfer,
+        on_done: Callable[[], None] | None,
+    ) -> None:
+        self._queue = queue
+        self._entries = entries
+        self._laters = [
+            entry.value
+            for entry in entries
+            if isinstance(entry, _Host) and not isinstance(entry.value, float | int)
+        ]
+        self._transfer = transfer
+        self._on_done = on_done
+        self.done = False
+
+    def ready(self) -> bool:
+        """Whether `finish` would return without waiting for the device."""
+        return self.done or (
+            self._transfer.ready() and all(later.ready() for later in self._laters)
+        )
+
+    def finish(self) -> None:
+        """Wait for the copy and write it, after all flushes begun earlier (sync point)."""
+        self._queue.finish_up_to(self)
+
+    def write(self) -> None:
+        """Write the values; then tell who wanted to know. Only the queue calls this."""
+        values = self._transfer.values()
+        entries, self._entries = self._entries, []
+        start = 0
+        for entry in entries:
+            if isinstance(entry, _Vector):
+                stop = start + len(entry.series)
+                numbers = values[start:stop].tolist()
+                if not entry.data.is_floating_point():
+                    numbers = [int(number) for number in numbers]
+                start = stop
+                for series, number, count in zip(entry.series, numbers, entry.counts, strict=True):
+                    self._queue.write(series, number, count, entry.step)
+            else:
+                value = entry.value
+                number = value if isinstance(value, float | int) else value.resolve()
+                self._queue.write(entry.series, number, entry.count, entry.step)
+        self.done = True
+        if self._on_done is not None:
+            self._on_done()
+
+
+class PendingQueue:
+    """First in, first out: once one scalar waits for a device, all later ones queue behind it.
+
+    So the series always show one moment of the run, never a mix.
+
+    Args:
+        reader: what counts as "on a device" and how it is fetched.
+        on_nonfinite: called with the series and the step of every infinite or NaN number.
+    """
+
+    def __init__(
+        self,
+        reader: Reader | None = None,
+        on_nonfinite: Callable[[Series, int], None] | None = None,
+    ) -> None:
+        self.reader: Reader = reader or TorchReader()
+        self.lock = threading.RLock()
+        self.busy = False  # something waits or is under way
+        self._on_nonfinite = on_nonfinite
+        self._waiting: list[_Vector | _Host] = []
+        self._num_waiting = 0
+        self._flights: deque[PendingFlush] = deque()
+        self._telling = False
+
+    def put_host(self, series: Series, value: float | Later, count: float, step: int) -> None:
+        """Queue one number behind what waits."""
+        with self.lock:
+            self._push(_Host(series, value, count, step), 1)
+
+    def put_tensors(
+        self, series: list[Series], tensors: list[Tensor], counts: list[float], step: int
+    ) -> None:
+        """Queue tensors of one element each; their values are those of now, whatever comes later.
+
+        Raises:
+            ValueError: a tensor has not exactly one element.
+            TypeError: a tensor is complex.
+        """
+        for tensor in tensors:
+            if tensor.numel() != 1:
+                raise ValueError(
+                    f"a scalar must have exactly one element, got the shape {tuple(tensor.shape)}"
+                )
+        groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+        for index, tensor in enumerate(tensors):
+            groups.setdefault((tensor.device, tensor.dtype), []).append(index)
+        for _, dtype in groups:
+            if dtype.is_complex:
+                raise TypeError(f"a scalar must be a real number, got a tensor of {dtype}")
+        with self.lock, torch.no_grad():
+            for members in groups.values():
+                data = torch.stack([tensors[index].reshape(()) for index in members])
+                entry = _Vector(
+                    [series[index] for index in members],
+                    data,
+                    [counts[index] for index in members],
+                    step,
+                )
+                self._push(entry, len(members))
+
+    def _push(self, entry: _Vector | _Host, size: int) -> None:
+        self._waiting.append(entry)
+        self.busy = True
+        self._num_waiting += size
+        if self._num_waiting >= MAX_WAITING:
+            self.finish_up_to(self._flights[-1] if self._flights else None)
+            self.begin()
+
+    def begin(self, on_done: Callable[[], None] | None = None) -> PendingFlush:
+        """Start fetching all that waits; without anything to fetch the flush is done at once."""
+        with self.lock:
+            entries, self._waiting, self._num_waiting = self._waiting, [], 0
+            vectors = [entry.data for entry in entries if isinstance(entry, _Vector)]
+            transfer = self.reader.begin(vectors) if vectors else HostTransfer([])
+            flush = PendingFlush(self, entries, transfer, on_done)
+            self._flights.append(flush)
+            self.busy = True
+            if len(self._flights) == 1 and not vectors and flush.ready():
+                flush.finish()
+            return flush
+
+    def finish_up_to(self, last: PendingFlush | None) -> None:
+        """Finish all flushes begun so far, or those up to `last`, in their order."""
+        with self.lock:
+            if self._telling:  # a reader that was told of a finished flush sees that moment
+                return
+            while self._flights and not (last is not None and last.done):
+                flush = self._flights.popleft()
+                self._telling = True
+                try:
+                    flush.write()
+                finally:
+                    self._telling = False
+                    self.busy = bool(self._waiting or self._flights)
+
+    def flush(self) -> None:
+        """Bring everything into the series (sync point when a device scalar waits)."""
+        if self.busy and not self._telling:
+            with self.lock:
+                if self._waiting:
+                    self.begin()
+                self.finish_up_to(None)
+
+    def write(self, series: Series, value: float, count: float, step: int) -> None:
+        """Append to the ring, past the queue; note a number that is not finite."""
+        series.ring.append(value, count)
+        if self._on_nonfinite is not None and not math.isfinite(value):
+            self._on_nonfinite(series, step)

@@ -1,0 +1,174 @@
+"""Bounded ring of (value, count) pairs: the compiled one when it is there, else one of arrays."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from fasttrain import native
+
+
+class Ring(Protocol):
+    """What a series stores its numbers in."""
+
+    total: int  # pairs ever put in, dropped ones included
+    integral: bool  # only integers were put in so far
+
+    @property
+    def max_length(self) -> int: ...
+    def __len__(self) -> int: ...
+    def append(self, value: float, count: float = 1.0, /) -> None: ...
+    def extend(self, values: Any, counts: Any, /) -> None: ...
+    def reset(self, max_length: int, /) -> None: ...
+    def window(self, size: int, /) -> tuple[Any, Any]: ...
+    def sums(self, size: int, /) -> tuple[float, float]: ...
+    def last(self) -> float: ...
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, float | int):
+        return float(value)
+    raise TypeError(f"{name} must be a Python int or float, got {type(value)}")
+
+
+class ArrayRing:
+    """The ring in plain Python, for a tree without the compiled module."""
+
+    def __init__(self, max_length: int = 1_000_000) -> None:
+        self.reset(max_length)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def reset(self, max_length: int, /) -> None:
+        """Forget everything, and keep at most `max_length` pairs from now on."""
+        if max_length < 1:
+            raise ValueError(f"max_length must be >= 1, got {max_length}")
+        self.max_length = max_length
+        self.integral = True
+        self._values = array("d")
+        self._counts = array("d")
+        self._head = 0  # index of the oldest pair once the ring is full
+        self.total = 0
+
+    def append(self, value: float, count: float = 1.0, /) -> None:
+        """Put a pair at the end; the oldest falls out when the ring is full."""
+        number, weight = _number("value", value), _number("count", count)
+        if self.integral and isinstance(value, float):
+            self.integral = False
+        if len(self._values) < self.max_length:
+            self._values.append(number)
+            self._counts.append(weight)
+        else:
+            self._values[self._head] = number
+            self._counts[self._head] = weight
+            self._head = (self._head + 1) % self.max_length
+        self.total += 1
+
+    def extend(self, values: Any, counts: Any, /) -> None:
+        """Put float64 vectors at the end."""
+        for given in (values, counts):
+            if memoryview(given).ndim != 1 or memoryview(given).format != "d":
+                raise TypeError("expected a one-dimensional float64 array")
+        if len(values) != len(counts):
+            raise ValueError(
+                f"expected as many counts as values, got {len(counts)} and {len(values)}"
+            )
+        total = self.total + len(values)
+        for name, added in (("_values", values), ("_counts", counts)):
+            kept = array("d", self._last(getattr(self, name), len(self)))
+            kept.frombytes(bytes(memoryview(added[-self.max_length :])))
+            setattr(self, name, kept[-self.max_length :])
+        self._head, self.total = 0, total
+
+    def _last(self, stored: array[float], size: int) -> bytes:
+        joined = stored[self._head :] + stored[: self._head]
+        return joined[len(joined) - size :].tobytes()
+
+    def window(self, size: int, /) -> tuple[bytes, bytes]:
+        """The bytes of the last values and counts, float64, oldest first."""
+        if size < 0:
+            raise ValueError(f"size must be >= 0, got {size}")
+        size = min(size, len(self))
+        return self._last(self._values, size), self._last(self._counts, size)
+
+    def sums(self, size: int, /) -> tuple[float, float]:
+        """Sums of the last values and of their counts, exactly rounded."""
+        values, counts = (np.frombuffer(part) for part in self.window(size))
+        finite = bool(np.isfinite(values).all())
+        return (math.fsum(values) if finite else float(values.sum())), math.fsum(counts)
+
+    def last(self) -> float:
+        """The newest value."""
+        if not self._values:
+            raise ValueError("the series is empty")
+        return self._values[self._head - 1]
+
+
+def _put_scalars(
+    routes: dict[str, Any], scalars: Mapping[str, Any], tensor_type: type[Any]
+) -> list[str] | None:
+    """Append every plain finite number of `scalars` to its ring; return the keys left over."""
+    rest: list[str] = []
+    for key, value in scalars.items():
+        ring = routes.get(key)
+        if type(value) is tensor_type and value.is_cpu and value.numel() == 1:
+            value = value.item()
+        if ring is None or not isinstance(value, float | int) or not math.isfinite(value):
+            rest.append(key)
+        else:
+            ring.append(value)
+    return rest or None
+
+
+PutScalars = Callable[[dict[str, Any], Mapping[str, Any], type[Any]], "list[str] | None"]
+
+
+def _compiled() -> Any:
+    module = native.module() if native.enabled() else None
+    return module if hasattr(module, "Ring") else None
+
+
+def make_ring(max_length: int) -> Ring:
+    """A new ring: compiled, or of arrays when the compiled module is missing or switched off."""
+    compiled = _compiled()
+    ring: Ring = compiled.Ring(max_length) if compiled else ArrayRing(max_length)
+    return ring
+
+
+def choose_put_scalars() -> PutScalars:
+    """The function that fills many rings in one call; it must get rings of `make_ring`."""
+    compiled = _compiled()
+    return compiled.put_scalars if compiled else _put_scalars
+
+
+def read_scalar(value: Any) -> float:
+    """Turn one number (Python, numpy, or a tensor or array of one element) into a Python number.
+
+    Reading a tensor of a device is a sync point.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it has more or fewer elements than one.
+    """
+    if isinstance(value, float | int):
+        return value
+    if isinstance(value, np.ndarray | Tensor):
+        size = value.numel() if isinstance(value, Tensor) else value.size
+        if size != 1:
+            shape = tuple(value.shape)
+            raise ValueError(f"a scalar must have exactly one element, got the shape {shape}")
+        value = value.item()  # sync point on a device
+    elif isinstance(value, np.number):
+        value = value.item()
+    if not isinstance(value, float | int):
+        raise TypeError(
+            "a scalar must be a Python or numpy number, or a tensor or array of one element, "
+            f"got {type(value)}"
+        )
+    return value

@@ -1,0 +1,146 @@
+"""Named series of scalars, filled by one call per iteration and flushed by one copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fasttrain.core.history import Series
+from fasttrain.core.pending import Later, PendingFlush, PendingQueue, Reader
+from fasttrain.core.ring import Ring, choose_put_scalars, read_scalar
+
+
+class ScalarStore:
+    """Name -> series; scalars of a device stay there, in order, until a flush.
+
+    Args:
+        max_length: the number of pairs that a series keeps.
+        reader: what counts as "on a device" and how it is fetched; for tests and other devices.
+
+    Attributes:
+        step: the iteration that puts belong to; only used to say when a number was not finite.
+        nonfinite: name -> number of infinite and NaN numbers noticed so far.
+        nonfinite_steps: name -> the step of the latest of them.
+    """
+
+    def __init__(self, max_length: int = 1_000_000, *, reader: Reader | None = None) -> None:
+        self.max_length = max_length
+        self.step = 0
+        self.nonfinite: dict[str, int] = {}
+        self.nonfinite_steps: dict[str, int] = {}
+        self._queue = PendingQueue(reader, self._note_nonfinite)
+        self._series: dict[str, Series] = {}
+        # prefix -> short name -> ring: what the batch call writes to without asking anyone.
+        self._routes: dict[str, dict[str, Ring]] = {}
+        self._put_scalars = choose_put_scalars()
+        self._tensor_type = Tensor if self._queue.reader.direct else type(None)
+
+    def series(self, name: str) -> Series:
+        """The series called `name`, made when it is missing."""
+        found = self._series.get(name)
+        if found is None:
+            with self._queue.lock:
+                found = self._series.setdefault(
+                    name, Series(self.max_length, queue=self._queue, name=name)
+                )
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._series
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._series)
+
+    def __len__(self) -> int:
+        return len(self._series)
+
+    def adopt(self, name: str, series: Series) -> None:
+        """Take in a series made elsewhere, in place of one of that name."""
+        if self._series.get(name) is series and series.queue is self._queue:
+            return
+        if series.queue is not self._queue:
+            series.flush()
+        with self._queue.lock:
+            series.queue, series.name = self._queue, name
+            self._series[name] = series
+            self._routes.clear()
+
+    def discard(self, name: str) -> None:
+        """Forget a series, if there is one of that name; it lives on for who holds it."""
+        with self._queue.lock:
+            self._series.pop(name, None)
+            self._routes.clear()
+
+    def put(self, name: str, value: Any, count: Any = 1.0) -> None:
+        """Append one scalar; same rules as `put_many`."""
+        self.series(name).append(value, count, self.step)
+
+    def put_many(self, scalars: Mapping[str, Any], prefix: str = "") -> None:
+        """Append each value to the series `prefix + key`.
+
+        A value is a Python or numpy number, a tensor or array of one element, or a mapping of
+        `value` and `count`. A device tensor is read at the next flush, as it is now.
+
+        Raises:
+            TypeError: a value is no number.
+            ValueError: a value has not exactly one element.
+        """
+        rest: Any = scalars
+        if not self._queue.busy and type(scalars) is dict:
+            routes = self._routes.get(prefix)
+            if routes is None:
+                routes = self._routes[prefix] = {}
+            rest = self._put_scalars(routes, scalars, self._tensor_type)
+        if rest:
+            self._put_rest(rest, scalars, prefix)
+
+    def _put_rest(self, keys: Any, scalars: Mapping[str, Any], prefix: str) -> None:
+        """Take what the batch call left: new names, device scalars, counts, odd numbers."""
+        deferred: list[tuple[Series, Tensor, float]] = []
+        defers = self._queue.reader.defers
+        for key in keys:
+            value, count = scalars[key], 1.0
+            if isinstance(value, Mapping):
+                value, count = value["value"], read_scalar(value.get("count", 1.0))
+            name = prefix + key if prefix else key
+            if isinstance(value, Tensor) and defers(value):
+                deferred.append((self.series(name), value, count))
+                continue
+            number = read_scalar(value)
+            series = self.series(name)
+            if self._queue.busy or deferred:
+                self._queue.put_host(series, number, count, self.step)
+            else:
+                self._queue.write(series, number, count, self.step)
+                self._routes.setdefault(prefix, {})[key] = series.ring
+        if deferred:
+            series_list, tensors, counts = (list(column) for column in zip(*deferred, strict=True))
+            self._queue.put_tensors(series_list, tensors, counts, self.step)
+
+    def put_later(self, name: str, value: Later, count: float = 1.0) -> None:
+        """Append a number that is resolved at the next flush, for example of device events."""
+        self._queue.put_host(self.series(name), value, count, self.step)
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits for a device."""
+        return self._queue.busy
+
+    def flush(self) -> None:
+        """Bring everything into the series (sync point when a device scalar waits)."""
+        self._queue.flush()
+
+    def begin_flush(self, on_done: Callable[[], None] | None = None) -> PendingFlush:
+        """Start fetching what waits, in one copy; `finish` or any reading completes it.
+
+        Args:
+            on_done: called when all series stand as they do now, before any later put shows;
+                at once when nothing waits.
+        """
+        return self._queue.begin(on_done)
+
+    def _note_nonfinite(self, series: Series, step: int) -> None:
+        self.nonfinite[series.name] = self.nonfinite.get(series.name, 0) + 1
+        self.nonfinite_steps[series.name] = step
