@@ -1,0 +1,7 @@
+"""`python -m fasttrain ...` is the command `fasttrain ...`."""
+
+import sys
+
+from fasttrain.cli import main
+
+sys.exit(main())
