@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import PurePath
 from typing import IO, Any
 
+from fasttrain.core.checkpoint import is_url
 from fasttrain.core.checkpoint import load as load_restricted
-
-URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")  # one letter is a drive
 
 
 def is_absolute(path: str) -> bool:
     """Whether `path` is an absolute path or a URL."""
-    return os.path.isabs(path) or bool(URL.match(path))
+    return os.path.isabs(path) or is_url(path)
 
 
 def open_file(path: str, mode: str = "r") -> IO[Any]:
     """Open a local path or a URL."""
-    if URL.match(path):
+    if is_url(path):
         import fsspec
 
         return fsspec.open(path, mode, encoding=None if "b" in mode else "utf-8").open()
