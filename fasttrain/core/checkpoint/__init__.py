@@ -14,6 +14,7 @@ from fasttrain.core.checkpoint.folder import (
     read_pointer,
     write_pointer,
 )
+from fasttrain.core.checkpoint.remote import Place, is_url, local_copy_name, place_of
 from fasttrain.core.checkpoint.restricted import CheckpointError, UnsafeCheckpointError, load
 from fasttrain.core.checkpoint.rng import collect_rng_state, restore_rng_state
 from fasttrain.core.checkpoint.stand_ins import PickledObject
@@ -23,14 +24,18 @@ __all__ = [
     "POINTER",
     "CheckpointError",
     "PickledObject",
+    "Place",
     "Plan",
     "Retention",
     "UnsafeCheckpointError",
     "checkpoint_files",
     "collect_rng_state",
+    "is_url",
     "load",
+    "local_copy_name",
     "newest_intact",
     "on_host",
+    "place_of",
     "plain_tree",
     "read_pointer",
     "remove_leftovers",
