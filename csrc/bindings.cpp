@@ -3,6 +3,7 @@
 
 namespace py = pybind11;
 
+void bind_optimizer(py::module_ &module);
 #ifdef FASTTRAIN_WITH_HISTORY
 void bind_history(py::module_ &module);
 #endif
@@ -15,7 +16,7 @@ PYBIND11_MODULE(_C, module) {
         info["cuda"] = false;
         return info;
     });
-    module.def("cpu_paths", [] { return py::make_tuple("baseline"); });
+    bind_optimizer(module);
 #ifdef FASTTRAIN_WITH_HISTORY
     bind_history(module);
 #endif

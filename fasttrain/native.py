@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
 # Loaded first on purpose: the compiled module runs its parallel regions in torch's own threads.
 import torch
 
+_C: Any = None
+_missing: str | None = None
 try:
-    from fasttrain import _C
-
-    _missing: str | None = None
+    _C = importlib.import_module("fasttrain._C")
 except ImportError as e:  # a source tree that was never built
-    _C = None  # type: ignore[assignment]
     _missing = str(e)
 
 
@@ -74,5 +74,7 @@ def info() -> dict[str, Any]:
     if not found["enabled"]:
         found["reason"] = "switched off by FASTTRAIN_NATIVE=0"
     return (
-        found | dict(_C.build_info()) | {"cpu_paths": list(_C.cpu_paths()), "cpu_path": cpu_path()}
+        found
+        | dict(_C.build_info())
+        | {"team": _C.thread_team(), "cpu_paths": list(_C.cpu_paths()), "cpu_path": cpu_path()}
     )

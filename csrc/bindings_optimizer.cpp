@@ -1,0 +1,309 @@
+// Python's view of a table: parameters, groups and gradients are looked up here, once per step.
+#include "cpu_step.h"
+#include "parallel.h"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <atomic>
+
+namespace py = pybind11;
+using namespace fasttrain;
+
+namespace {
+
+// The few tensor methods that a step needs, taken from torch once; no torch header is involved.
+struct TensorMethods {
+    py::object data_ptr, is_contiguous, stride, increment_version;
+};
+
+uintptr_t address_of(const TensorMethods &methods, PyObject *tensor) {
+    PyObject *const arguments[] = {tensor};
+    const auto address = py::reinterpret_steal<py::object>(
+        PyObject_Vectorcall(methods.data_ptr.ptr(), arguments, 1, nullptr));
+    if (!address)
+        throw py::error_already_set();
+    return PyLong_AsSize_t(address.ptr());
+}
+
+py::object call_one(const py::object &method, PyObject *tensor) {
+    PyObject *const arguments[] = {tensor};
+    auto result =
+        py::reinterpret_steal<py::object>(PyObject_Vectorcall(method.ptr(), arguments, 1, nullptr));
+    if (!result)
+        throw py::error_already_set();
+    return result;
+}
+
+// A value that cannot change behind an unchanged reference.
+bool is_constant(PyObject *value) {
+    if (PyFloat_CheckExact(value) || PyLong_Check(value) || value == Py_None)
+        return true;
+    if (!PyTuple_CheckExact(value))
+        return false;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value); ++i)
+        if (!is_constant(PyTuple_GET_ITEM(value, i)))
+            return false;
+    return true;
+}
+
+RuleKind rule_named(const std::string &name) {
+    for (int kind = 0; kind < kNumRules; ++kind)
+        if (name == kRuleNames[kind])
+            return RuleKind(kind);
+    throw std::invalid_argument("no update rule is named '" + name + "'");
+}
+
+struct BusyGuard {
+    explicit BusyGuard(std::atomic<bool> &flag) : flag(flag) {
+        if (flag.exchange(true))
+            throw std::runtime_error("two threads step the same optimizer; one optimizer's steps "
+                                     "must follow one another");
+    }
+    ~BusyGuard() { flag = false; }
+    std::atomic<bool> &flag;
+};
+
+class Table {
+  public:
+    Table(const std::string &path, py::object tensor_type, py::object increment_version,
+          py::object values_of, std::vector<std::string> keys)
+        : table_(path), methods_{tensor_type.attr("data_ptr"), tensor_type.attr("is_contiguous"),
+                                 tensor_type.attr("stride"), std::move(increment_version)},
+          values_of_(std::move(values_of)), grad_name_(intern("grad")),
+          params_name_(intern("params")) {
+        for (const std::string &key : keys)
+            keys_.push_back(intern(key.c_str()));
+    }
+
+    void add_group(py::dict group) {
+        HeldGroup held;
+        held.params = group[params_name_];
+        held.size = py::len(held.params);
+        held.dict = std::move(group);
+        groups_.push_back(std::move(held));
+        table_.groups.emplace_back();
+        read_group(groups_.size() - 1);
+    }
+
+    void add(py::object param, int group, int64_t numel, Dtype param_type, Dtype state_type,
+             const std::vector<uintptr_t> &states, uintptr_t master, Master master_kind,
+             uintptr_t step, uint32_t seed, bool stochastic, bool first) {
+        Slot slot;
+        slot.param = reinterpret_cast<void *>(address_of(methods_, param.ptr()));
+        for (size_t k = 0; k < states.size() && k < 3; ++k)
+            slot.states[k] = reinterpret_cast<void *>(states[k]);
+        slot.master = reinterpret_cast<void *>(master);
+        slot.master_kind = master_kind;
+        slot.step = reinterpret_cast<float *>(step);
+        slot.numel = numel;
+        slot.group = group;
+        slot.param_type = slot.grad_type = param_type;
+        slot.state_type = state_type;
+        slot.seed = seed;
+        slot.stochastic = stochastic;
+        slot.first = first;
+        table_.slots.push_back(slot);
+        const bool contiguous = call_one(methods_.is_contiguous, param.ptr()).ptr() == Py_True;
+        params_.push_back(
+            {param, contiguous ? py::object() : call_one(methods_.stride, param.ptr())});
+        all_params_.append(std::move(param));
+    }
+
+    void watch(py::object param) { watched_.push_back(std::move(param)); }
+
+    void finish() { table_.finish(); }
+
+    bool first(size_t index) const { return table_.slots.at(index).first; }
+
+    // (norm, coefficient, finite), or the name of what stands in the way: "rebind" when the table
+    // no longer describes the parameters, "irregular" when a gradient has another layout.
+    py::object step(py::list param_groups, double unscale, NormKind norm, double power,
+                    double max_norm, double clip_value, double extra_norm, bool check_finite,
+                    bool zero, int threads) {
+        const BusyGuard guard(busy_);
+        if (!groups_hold(param_groups) || !params_hold())
+            return py::str("rebind");
+        std::vector<py::object> grads; // keeps them alive while the lock is released
+        if (!find_gradients(grads))
+            return py::str("irregular");
+        StepRequest request{unscale,    norm,         power, max_norm, clip_value,
+                            extra_norm, check_finite, zero,  threads};
+        StepReport report;
+        {
+            const py::gil_scoped_release release;
+            report = table_.step(request);
+        }
+        if (report.finite || !check_finite)
+            increment_versions(grads);
+        if (zero && !grads.empty())
+            methods_.increment_version(grads);
+        return py::make_tuple(report.norm, report.coefficient, report.finite);
+    }
+
+    // What `gradient` of the parameter at `index` adds to a norm's sum (or maximum).
+    double reduce(int index, py::handle gradient, NormKind norm, double power, int threads) {
+        Slot &slot = table_.slots.at(size_t(index));
+        slot.grad = reinterpret_cast<void *>(address_of(methods_, gradient.ptr()));
+        const py::gil_scoped_release release;
+        return table_.reduce_slot(index, norm, power, threads);
+    }
+
+  private:
+    struct HeldGroup {
+        py::dict dict;
+        py::list params;
+        size_t size = 0;
+        std::vector<py::object> values; // of `keys`, as last seen
+    };
+    struct HeldParam {
+        py::object param;
+        py::object stride; // null: contiguous
+    };
+
+    static py::object intern(const char *text) {
+        return py::reinterpret_steal<py::object>(PyUnicode_InternFromString(text));
+    }
+
+    PyObject *value_at(const HeldGroup &group, size_t key) const {
+        PyObject *value = PyDict_GetItemWithError(group.dict.ptr(), keys_[key].ptr());
+        return value ? value : Py_None;
+    }
+
+    // Takes a group's values over; false when its rule became another one.
+    bool read_group(size_t index) {
+        HeldGroup &held = groups_[index];
+        held.values.resize(keys_.size());
+        for (size_t key = 0; key < keys_.size(); ++key)
+            held.values[key] = py::reinterpret_borrow<py::object>(value_at(held, key));
+        const py::tuple found = values_of_(held.dict);
+        const RuleKind kind = rule_named(found[0].cast<std::string>());
+        const py::tuple values = found[2];
+        Group &group = table_.groups[index];
+        const bool same = group.kind == kind;
+        group.kind = kind;
+        group.maximize = found[1].cast<bool>();
+        for (size_t i = 0; i < values.size() && i < size_t(kMaxValues); ++i)
+            group.values[i] = values[i].cast<double>();
+        return same;
+    }
+
+    bool groups_hold(const py::list &param_groups) {
+        if (param_groups.size() != groups_.size())
+            return false;
+        for (size_t index = 0; index < groups_.size(); ++index) {
+            HeldGroup &held = groups_[index];
+            if (PyList_GET_ITEM(param_groups.ptr(), Py_ssize_t(index)) != held.dict.ptr() ||
+                PyDict_GetItemWithError(held.dict.ptr(), params_name_.ptr()) != held.params.ptr() ||
+                held.params.size() != held.size)
+                return false;
+            int changed = -1;
+            for (size_t key = 0; key < keys_.size(); ++key) {
+                PyObject *value = value_at(held, key);
+                if (value == held.values[key].ptr() && is_constant(value))
+                    continue;
+                changed = changed < 0 ? int(key) : int(keys_.size());
+            }
+            if (changed == 0 && PyFloat_CheckExact(value_at(held, 0))) { // the learning rate alone
+                held.values[0] = py::reinterpret_borrow<py::object>(value_at(held, 0));
+                table_.groups[index].values[0] = PyFloat_AS_DOUBLE(held.values[0].ptr());
+            } else if (changed >= 0 && !read_group(index)) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    bool params_hold() {
+        for (size_t i = 0; i < params_.size(); ++i)
+            if (address_of(methods_, params_[i].param.ptr()) !=
+                reinterpret_cast<uintptr_t>(table_.slots[i].param))
+                return false;
+        for (const py::object &param : watched_)
+            if (!py::getattr(param, grad_name_).is_none())
+                return false;
+        return true;
+    }
+
+    bool find_gradients(std::vector<py::object> &grads) {
+        grads.reserve(params_.size());
+        for (size_t i = 0; i < params_.size(); ++i) {
+            Slot &slot = table_.slots[i];
+            slot.grad = nullptr;
+            py::object grad = py::getattr(params_[i].param, grad_name_);
+            if (grad.is_none())
+                continue;
+            const py::object &stride = params_[i].stride;
+            const bool regular =
+                stride ? call_one(methods_.stride, grad.ptr()).equal(stride)
+                       : call_one(methods_.is_contiguous, grad.ptr()).ptr() == Py_True;
+            if (!regular)
+                return false;
+            try {
+                slot.grad = reinterpret_cast<void *>(address_of(methods_, grad.ptr()));
+            } catch (py::error_already_set &) { // sparse: there is no storage to point at
+                return false;
+            }
+            grads.push_back(std::move(grad));
+        }
+        return true;
+    }
+
+    void increment_versions(const std::vector<py::object> &grads) {
+        if (grads.size() == params_.size()) {
+            methods_.increment_version(all_params_);
+            return;
+        }
+        py::list updated;
+        for (size_t i = 0; i < params_.size(); ++i)
+            if (table_.slots[i].grad)
+                updated.append(params_[i].param);
+        methods_.increment_version(updated);
+    }
+
+    CpuTable table_;
+    TensorMethods methods_;
+    py::object values_of_;
+    py::object grad_name_, params_name_;
+    std::vector<py::object> keys_;
+    std::vector<HeldGroup> groups_;
+    std::vector<HeldParam> params_;
+    std::vector<py::object> watched_;
+    py::list all_params_;
+    std::atomic<bool> busy_{false};
+};
+
+} // namespace
+
+void bind_optimizer(py::module_ &module) {
+    py::enum_<Dtype>(module, "Dtype")
+        .value("float32", Dtype::float32)
+        .value("bfloat16", Dtype::bfloat16)
+        .value("float16", Dtype::float16);
+    py::enum_<Master>(module, "Master")
+        .value("none", Master::none)
+        .value("full", Master::full)
+        .value("split16", Master::split16);
+    py::enum_<NormKind>(module, "NormKind")
+        .value("none", NormKind::none)
+        .value("two", NormKind::two)
+        .value("inf", NormKind::inf)
+        .value("power", NormKind::power);
+    py::class_<Table>(module, "Table")
+        .def(py::init<const std::string &, py::object, py::object, py::object,
+                      std::vector<std::string>>())
+        .def("add_group", &Table::add_group)
+        .def("add", &Table::add)
+        .def("watch", &Table::watch)
+        .def("finish", &Table::finish)
+        .def("first", &Table::first)
+        .def("step", &Table::step)
+        .def("reduce", &Table::reduce);
+    module.def("cpu_paths", [] {
+        py::list names;
+        for (const CpuKernels *kernels : runnable_cpu_kernels())
+            names.append(kernels->name);
+        return names;
+    });
+    module.def("thread_team", &team_name);
+}

@@ -1,0 +1,30 @@
+// The CPU kernels of one instruction set; cpu_kernels.cpp is compiled once for each.
+#pragma once
+
+#include "plan.h"
+
+namespace fasttrain {
+
+// Sums of squares over a segment that LAMB's trust ratio needs.
+struct TrustSums {
+    double param, update;
+};
+
+struct CpuKernels {
+    const char *name;
+    // Sum of squares, largest magnitude, or sum of powers of a segment's gradients; NaN stays NaN.
+    double (*reduce)(const Slot &, const Segment &, NormKind, double power);
+    // One pass of a rule over a segment.
+    void (*apply[kNumRules])(const Slot &, const Segment &, const RuleBytes &, GradScale,
+                             TrustSums *);
+    // LAMB's second half.
+    void (*finish_lamb)(const Slot &, const Segment &, const RuleBytes &, float ratio);
+};
+
+const CpuKernels &cpu_kernels_baseline();
+#ifdef FT_X86
+const CpuKernels &cpu_kernels_avx2();
+const CpuKernels &cpu_kernels_avx512();
+#endif
+
+} // namespace fasttrain

@@ -1,0 +1,11 @@
+"""Optimizers whose step is two native passes over memory; drop-ins for torch's."""
+
+from fasttrain.core.fused.adagrad import Adagrad
+from fasttrain.core.fused.adam import Adam, AdamW
+from fasttrain.core.fused.lamb import LAMB
+from fasttrain.core.fused.lion import Lion
+from fasttrain.core.fused.optimizer import FusedOptimizer
+from fasttrain.core.fused.rmsprop import RMSprop
+from fasttrain.core.fused.sgd import SGD
+
+__all__ = ["LAMB", "SGD", "Adagrad", "Adam", "AdamW", "FusedOptimizer", "Lion", "RMSprop"]

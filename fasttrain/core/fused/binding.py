@@ -1,0 +1,197 @@
+"""The native parameter table of one optimizer: built at its first step, used by every later one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fasttrain import native
+from fasttrain.core.fused.clipping import ClipPlan
+from fasttrain.core.fused.options import MASTER
+
+logger = logging.getLogger("fasttrain.core.fused")
+
+DTYPE_NAMES = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill a block of memory without gaps or overlaps, in any order."""
+    if tensor.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+def reason_outside(param: Tensor) -> str | None:
+    """Why a parameter stays with torch's own step; None when the native passes take it."""
+    if param.layout is not torch.strided:
+        return f"layout {param.layout}"
+    if param.dtype not in DTYPE_NAMES:
+        return f"dtype {param.dtype}"
+    if param.device.type != "cpu":
+        return f"device {param.device.type}"
+    if type(param) not in (torch.nn.Parameter, Tensor):
+        return f"type {type(param).__name__}"
+    if getattr(param, "grad_dtype", None) not in (None, param.dtype):
+        return "grad_dtype"
+    return None if is_dense(param) else "a layout with gaps"
+
+
+def dense_like(tensor: Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """`tensor` with the memory layout of `like`; itself when it has it."""
+    if tensor.dtype is dtype and tensor.stride() == like.stride() and tensor.device == like.device:
+        return tensor
+    return torch.empty_like(like, dtype=dtype, requires_grad=False).copy_(tensor)
+
+
+class Binding:
+    """A table and what it was built from.
+
+    Attributes:
+        outside: parameters that the native passes do not take.
+        first: parameters of the table, in its order.
+    """
+
+    def __init__(self, optimizer: Any, previous_first: set[Tensor]) -> None:
+        self._module = native.module()
+        self._norms = {
+            k: getattr(self._module.NormKind, k) for k in ("none", "two", "inf", "power")
+        }
+        self._optimizer_type = type(optimizer)
+        self.outside: list[Tensor] = []
+        self.params: list[Tensor] = []
+        self._table = self._module.Table(
+            native.cpu_path(),
+            torch._C.TensorBase,
+            torch.autograd.graph.increment_version,
+            type(optimizer).rule_of,
+            list(optimizer.hyper_keys),
+        )
+        self._fill(optimizer, previous_first)
+        self._table.finish()
+
+    def _fill(self, optimizer: Any, previous_first: set[Tensor]) -> None:
+        reasons: dict[str, int] = {}
+        for index, group in enumerate(optimizer.param_groups):
+            self._table.add_group(group)
+            for param in group["params"]:
+                reason = "sparse gradients" if param in optimizer._sparse else reason_outside(param)
+                if reason is not None:
+                    reasons[reason] = reasons.get(reason, 0) + 1
+                    self.outside.append(param)
+                elif param.grad is None and not optimizer.state.get(param):
+                    self._table.watch(param)
+                else:
+                    self._add(optimizer, index, param, param in previous_first)
+        if reasons and not optimizer._said:
+            optimizer._said = True
+            logger.info(
+                "%s: torch's own step updates %s",
+                type(optimizer).__name__,
+                ", ".join(f"{count} parameter(s) with {what}" for what, count in reasons.items()),
+            )
+
+    def _add(self, optimizer: Any, index: int, param: Tensor, first: bool) -> None:
+        options, group = optimizer._options, optimizer.param_groups[index]
+        state = optimizer.state[param]
+        step = 0
+        if optimizer.has_step_count:
+            count = state.get("step")
+            if count is None or not isinstance(count, Tensor) or count.dtype is not torch.float32:
+                state["step"] = torch.tensor(float(count or 0.0), dtype=torch.float32)
+            step = state["step"].data_ptr()
+        dtype = options.dtype_of(param)
+        pointers = []
+        for name in optimizer.state_names(group):
+            value = state.get(name)
+            if value is None:
+                first = True
+                value = torch.full_like(
+                    param, optimizer.new_state(group, param), dtype=dtype, requires_grad=False
+                )
+            state[name] = dense_like(value, param, dtype)
+            pointers.append(state[name].data_ptr())
+        master, kind = 0, options.master_of(param)
+        if kind != "none":
+            value = state.get(MASTER)
+            wanted = torch.int16 if kind == "split16" else torch.float32
+            if value is None or value.dtype is not wanted:
+                value = options.new_master(param)
+            state[MASTER] = dense_like(value, param, wanted)
+            master = state[MASTER].data_ptr()
+        self.params.append(param)
+        self._table.add(
+            param,
+            index,
+            param.numel(),
+            getattr(self._module.Dtype, DTYPE_NAMES[param.dtype]),
+            getattr(self._module.Dtype, DTYPE_NAMES[dtype]),
+            pointers,
+            master,
+            getattr(self._module.Master, kind),
+            step,
+            (options.seed * 0x9E3779B1 + len(self.params)) & 0xFFFFFFFF,
+            options.stochastic_rounding,
+            first,
+        )
+
+    def step(
+        self,
+        groups: list[dict[str, Any]],
+        unscale: float,
+        clip: ClipPlan,
+        extra: float,
+        check: bool,
+        zero: bool,
+    ) -> Any:
+        """Both passes over the table.
+
+        Returns:
+            (unscaled norm, clip coefficient, finite), or what stands in the way: "rebind" when
+            the table is out of date, "irregular" when a gradient has another memory layout.
+        """
+        return self._table.step(
+            groups,
+            unscale,
+            self._norms[clip.kind],
+            clip.power,
+            clip.max_norm,
+            clip.limit,
+            extra,
+            check,
+            zero,
+            torch.get_num_threads(),
+        )
+
+    def never_updated(self) -> set[Tensor]:
+        """Parameters whose states have seen no update yet."""
+        return {param for i, param in enumerate(self.params) if self._table.first(i)}
+
+    def mend_gradients(self, sparse: set[Tensor]) -> None:
+        """Give gradients the parameter's memory layout; `sparse` collects who has sparse ones."""
+        for param in self.params:
+            grad = param.grad
+            if grad is None:
+                continue
+            if grad.layout is not torch.strided:
+                sparse.add(param)
+            else:
+                param.grad = dense_like(grad, param, param.dtype)
+
+
+def bind(optimizer: Any, previous: Binding | None = None) -> Binding:
+    """Build the table of `optimizer`, creating the states of parameters that have gradients."""
+    with torch.no_grad():
+        return Binding(optimizer, previous.never_updated() if previous is not None else set())

@@ -1,0 +1,268 @@
+"""The base of the fused optimizers: torch's step, and the one-call step of AMP training."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import optimizer as torch_optimizer
+
+from fasttrain import native
+from fasttrain.core.fused.binding import Binding, bind
+from fasttrain.core.fused.clipping import NO_CLIP, ClipPlan, gradient_values, raise_nonfinite
+from fasttrain.core.fused.composed import composed_step, step_outside
+from fasttrain.core.fused.options import StateOptions
+from fasttrain.core.fused.scaling import record_found_inf, scale_of
+
+logger = logging.getLogger("fasttrain.core.fused")
+
+Group = dict[str, Any]
+
+
+def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
+    """`step` without the wrapper that fires step hooks, which the caller has fired already."""
+    while getattr(step, "hooked", False):
+        step = step.__wrapped__  # type: ignore[attr-defined]
+    return step
+
+
+class FusedOptimizer(torch.optim.Optimizer):
+    """Mixin over one of torch's optimizers (or torch's base class) with native `step`s.
+
+    A subclass names its `torch_class`, the group keys that its rule reads (`lr` first), and
+    says how a group's values and states map to the native rule. Parameters that the native
+    passes do not take (sparse gradients, complex, float64, without a dense layout) take torch's
+    own step.
+
+    Args:
+        params, *args, **kwargs: as the optimizer of the same name in torch. `fused=False`,
+            `foreach=True` or `differentiable=True` choose torch's own step for everything.
+        master_weights: keep a float32 copy of float16 and bfloat16 parameters in the state;
+            `"split"` keeps the 16 bits that a bfloat16 parameter lacks.
+        state_dtype: how moments are stored; default: float32 with master weights, else as the
+            parameter.
+        stochastic_rounding: round bfloat16 moments up or down at random, by what is cut off.
+        seed: of the stochastic rounding.
+    """
+
+    torch_class: ClassVar[type[torch.optim.Optimizer]]
+    hyper_keys: ClassVar[tuple[str, ...]]
+    has_step_count: ClassVar[bool] = True
+
+    # Set by torch.amp.GradScaler around `step`.
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
+
+    _binding: Binding | None = None
+    _clip: ClipPlan = NO_CLIP
+    _opt_called: bool = False
+
+    def __init__(
+        self,
+        params: Any,
+        *args: Any,
+        master_weights: bool | str = False,
+        state_dtype: torch.dtype | None = None,
+        stochastic_rounding: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self._options = StateOptions(master_weights, state_dtype, stochastic_rounding, seed)
+        super().__init__(params, *args, **kwargs)
+        self._choose_path()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Show torch's arguments and ours as one signature."""
+        super().__init_subclass__(**kwargs)
+        if "torch_class" not in cls.__dict__:
+            return
+        own = inspect.signature(FusedOptimizer.__init__).parameters
+        merged = {
+            name: p
+            for name, p in inspect.signature(cls.torch_class.__init__).parameters.items()
+            if name != "self"
+        } | {name: p for name, p in own.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        if "__init__" not in cls.__dict__:
+            cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+                sorted(merged.values(), key=lambda p: p.kind)
+            )
+
+    # -- what a subclass says ---------------------------------------------------------------
+
+    @classmethod
+    def rule_of(cls, group: Group) -> tuple[str, bool, tuple[float, ...]]:
+        """The native rule's name, whether to maximise, and the rule's values."""
+        raise NotImplementedError
+
+    @classmethod
+    def state_names(cls, group: Group) -> tuple[str, ...]:
+        """Names of the per-element states, in the rule's order."""
+        raise NotImplementedError
+
+    def new_state(self, group: Group, param: Tensor) -> float:
+        """What a new state is filled with."""
+        return 0.0
+
+    def _torch_step(self) -> None:
+        """Torch's own step over all parameters, without hooks."""
+        _unhooked(self.torch_class.step)(self)
+
+    # -- life cycle -------------------------------------------------------------------------
+
+    def _choose_path(self) -> None:
+        defaults = self.defaults
+        self._native = (
+            native.enabled()
+            and defaults.get("fused") is not False
+            and not defaults.get("foreach")
+            and not defaults.get("differentiable")
+        )
+        self._step_supports_amp_scaling = self._native
+        self._sparse: set[Tensor] = set()
+        self._said = False
+        self._binding = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._choose_path()
+
+    def add_param_group(self, param_group: Group) -> None:
+        super().add_param_group(param_group)
+        self._binding = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._options.restore(self.param_groups, self.state, state_dict)
+        self._binding = None
+
+    # -- steps ------------------------------------------------------------------------------
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update, with torch's semantics.
+
+        Args:
+            closure: re-evaluates the model and returns the loss.
+        """
+        if self._observed():
+            return _observed_step(self, closure)
+        return self._step(closure)
+
+    step.hooked = True  # type: ignore[attr-defined]  # hooks are fired here, not by torch's wrapper
+
+    def fused_step(
+        self, *, scaler: Any = None, clip: Any = None, divisor: float = 1.0, zero: bool = False
+    ) -> Tensor | None:
+        """From gradients to new parameters in two passes, with no read from the device.
+
+        Gradients themselves stay as they are (scaled, not clipped) unless `zero` is set.
+
+        Args:
+            scaler: the loss scaler whose scale the gradients carry; a step with a non-finite
+                gradient is skipped, and the scaler's `update()` will see it.
+            clip: `type` ('norm' or 'value'), `max_norm`, `norm_type`, `clip_value`,
+                `error_if_nonfinite`.
+            divisor: number of batches whose gradients were summed.
+            zero: zero the gradients in place on the way.
+        Returns:
+            The unscaled norm before clipping, shape [], float32, on the device; None unless
+            clipping by norm.
+        Raises:
+            RuntimeError: the norm is not finite and `clip.error_if_nonfinite` is set.
+        """
+        self._opt_called = True  # what torch's schedulers look for
+        if self._observed():
+            norm: Tensor | None = _observed_fused_step(self, scaler, clip, divisor, zero)
+            return norm
+        return self._fused_step(scaler, clip, divisor, zero)
+
+    def _observed(self) -> bool:
+        """Whether somebody listens: step hooks, or the profiler."""
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+            or torch.autograd._profiler_enabled()
+        )
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self._native:
+            # GradScaler's tensors are read on the host: free on the CPU, a sync point elsewhere.
+            if self.found_inf is None or not bool(self.found_inf):
+                unscale = 1.0 if self.grad_scale is None else 1.0 / float(self.grad_scale)
+                self._run(unscale, NO_CLIP, False, False)
+        else:
+            self._torch_step_scaled()
+        return loss
+
+    def _torch_step_scaled(self) -> None:
+        """Torch's step where torch's GradScaler asked for the unscaling to happen inside."""
+        if self.found_inf is not None and bool(self.found_inf):  # sync point
+            return
+        if self.grad_scale is not None:
+            with torch.no_grad():
+                grads = (p.grad for group in self.param_groups for p in group["params"])
+                for values in gradient_values(g for g in grads if g is not None):
+                    values.div_(self.grad_scale.to(values.device))
+        self._torch_step()
+
+    def _fused_step(self, scaler: Any, clip: Any, divisor: float, zero: bool) -> Tensor | None:
+        if scaler is not None and not scaler.is_enabled():
+            scaler = None
+        if not self._native:
+            return composed_step(
+                self, self._torch_step, scaler=scaler, clip=clip, divisor=divisor, zero=zero
+            )
+        scale = scale_of(scaler, self) if scaler is not None else None
+        unscale = 1.0 / divisor if scale is None else 1.0 / (divisor * float(scale))
+        plan = self._clip
+        if plan.source is not clip:
+            plan = self._clip = ClipPlan.of(clip)
+        norm, finite = self._run(unscale, plan, scaler is not None or plan.strict, zero)
+        if plan.strict and not finite:
+            raise_nonfinite(plan.power)
+        if scaler is not None:
+            record_found_inf(scaler, self, torch.scalar_tensor(0.0 if finite else 1.0))
+        return torch.scalar_tensor(norm) if plan.by_norm else None
+
+    # -- the native passes ------------------------------------------------------------------
+
+    def _run(self, unscale: float, clip: ClipPlan, check: bool, zero: bool) -> tuple[float, bool]:
+        """Both passes: the unscaled norm, and whether the gradients were finite."""
+        for _ in range(3):
+            binding = self._binding
+            if binding is None:
+                binding = self._binding = bind(self)
+            outside = binding.outside
+            extra = clip.reduce(outside, check) if outside else 0.0
+            found = binding.step(self.param_groups, unscale, clip, extra, check, zero)
+            if found.__class__ is tuple:
+                norm, coefficient, finite = found
+                if outside:
+                    step_outside(
+                        self, outside, unscale * coefficient, clip, finite or not check, zero
+                    )
+                return norm, finite
+            if found == "irregular":
+                binding.mend_gradients(self._sparse)
+            self._binding = bind(self, binding)
+        raise RuntimeError(
+            "the parameters or their gradients changed again and again during one step; "
+            "is another thread changing them?"
+        )
+
+
+# The same with hooks fired and a profiler range around: only used when somebody listens.
+_observed_step: Any = torch.optim.Optimizer.profile_hook_step(FusedOptimizer._step)
+_observed_fused_step: Any = torch.optim.Optimizer.profile_hook_step(FusedOptimizer._fused_step)
