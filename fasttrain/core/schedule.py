@@ -45,8 +45,8 @@ def linear_shape(step: int, num_steps: int, start: float, end: float) -> float:
 
 
 def poly_shape(step: int, num_steps: int, power: float) -> float:
-    """(1 - step / num_steps) ** power, then zero."""
-    return float((1 - step / num_steps) ** power) if step < num_steps else 0.0
+    """(1 - step / num_steps) ** power, then zero; 1 at step 0 in any case."""
+    return float((1 - step / num_steps) ** power) if step < num_steps else float(step == 0)
 
 
 def chain(current: float, base: float, floor: float, before: float, now: float) -> float:

@@ -38,15 +38,17 @@ def _is_depthwise(module: nn.Module) -> bool:
 class DefaultOptimWrapperConstructor:
     """Builds the optimizer, with one group per parameter under a `paramwise_cfg`, and wraps it.
 
+    Under a `paramwise_cfg`, parameters that need no gradient are left out.
+
     Keys of `paramwise_cfg`, all optional:
 
     - `custom_keys`: part of a parameter's name -> dict of `lr_mult`, `decay_mult`, and settings
       taken over as they are; the longest match counts, and none of the keys below.
-    - `bias_lr_mult`, `bias_decay_mult`: for biases, except those of norms and of deformable
-      convolutions' offsets.
+    - `bias_lr_mult`: for biases, except those of norms and in deformable convolutions.
     - `norm_decay_mult`: for weight and bias of normalization layers.
+    - `bias_decay_mult`: for biases, except those in deformable convolutions.
     - `dwconv_decay_mult`: for depthwise convolutions.
-    - `flat_decay_mult`: for all other parameters of one dimension.
+    - `flat_decay_mult`: for all parameters of one dimension that no other key is for.
     - `dcn_offset_lr_mult`: for the offset layers of deformable convolutions.
     - `bypass_duplicate`: take a parameter that occurs several times once, with a warning.
 
@@ -88,18 +90,19 @@ class DefaultOptimWrapperConstructor:
                 f"If specified, custom_keys must be a dict, but got {type(custom_keys)}"
             )
         multiplies_decay = any(
-            key in self.paramwise_cfg
-            for key in (
-                "bias_decay_mult",
-                "norm_decay_mult",
-                "dwconv_decay_mult",
-                "flat_decay_mult",
-            )
+            self.paramwise_cfg.get(f"{kind}_decay_mult") is not None
+            for kind in ("norm", "bias", "dwconv")
         ) or any("decay_mult" in custom for custom in custom_keys.values())
         if multiplies_decay and self.base_wd is None:
             raise ValueError(
                 "base_wd should not be None: paramwise_cfg multiplies weight_decay, which the "
                 "optimizer's config does not give; add weight_decay to it"
+            )
+        if self.base_wd is None and self.paramwise_cfg.get("flat_decay_mult") is not None:
+            print_log(
+                "flat_decay_mult is ignored: the optimizer's config does not give weight_decay",
+                logger="current",
+                level=logging.WARNING,
             )
         multiplies_lr = any(
             key in self.paramwise_cfg for key in ("bias_lr_mult", "dcn_offset_lr_mult")
@@ -131,6 +134,8 @@ class DefaultOptimWrapperConstructor:
             is_dcn_module: whether the module lies in a deformable convolution.
         """
         for name, param in module.named_parameters(recurse=False):
+            if not param.requires_grad:
+                continue
             group: dict[str, Any] = {"params": [param]}
             full_name = f"{prefix}.{name}" if prefix else name
             if self.paramwise_cfg.get("bypass_duplicate", False) and self._is_in(group, params):
@@ -140,11 +145,10 @@ class DefaultOptimWrapperConstructor:
                     level=logging.WARNING,
                 )
                 continue
-            if param.requires_grad:
-                custom = self._custom_settings(f"{prefix}.{name}")
-                if custom is None:
-                    custom = self._typical_settings(module, prefix, name, param, is_dcn_module)
-                group.update(custom)
+            settings = self._custom_settings(f"{prefix}.{name}")
+            if settings is None:
+                settings = self._typical_settings(module, prefix, name, param, is_dcn_module)
+            group.update(settings)
             params.append(group)
             for key, value in group.items():
                 if key != "params":
@@ -189,27 +193,28 @@ class DefaultOptimWrapperConstructor:
         """Settings by what kind of parameter it is."""
         cfg = self.paramwise_cfg
         is_norm = isinstance(module, _NORMS)
-        is_plain_bias = name == "bias" and not (is_norm or is_dcn_module)
+        is_bias = name == "bias" and not is_dcn_module
         settings: dict[str, Any] = {}
         lr_mult = None
-        if is_plain_bias:
+        if is_bias and not is_norm:
             lr_mult = cfg.get("bias_lr_mult")
         elif is_dcn_module and "conv_offset" in prefix and isinstance(module, nn.Conv2d):
             lr_mult = cfg.get("dcn_offset_lr_mult")
         if lr_mult is not None:
             settings["lr"] = self.base_lr * lr_mult
 
-        decay_mult = None
-        if is_norm:
-            decay_mult = cfg.get("norm_decay_mult")
-        elif _is_depthwise(module):
-            decay_mult = cfg.get("dwconv_decay_mult")
-        elif is_plain_bias:
-            decay_mult = cfg.get("bias_decay_mult")
-        if decay_mult is None and param.ndim == 1:
-            decay_mult = cfg.get("flat_decay_mult")
-        if decay_mult is not None:
-            settings["weight_decay"] = self.base_wd * decay_mult
+        # The first kind that the parameter is of, and that has a multiplier, counts.
+        kinds = {
+            "norm_decay_mult": is_norm,
+            "bias_decay_mult": is_bias,
+            "dwconv_decay_mult": _is_depthwise(module),
+            "flat_decay_mult": param.ndim == 1 and not is_dcn_module,
+        }
+        of_kind = [
+            key for key, is_of_kind in kinds.items() if is_of_kind and cfg.get(key) is not None
+        ]
+        if of_kind and self.base_wd is not None:
+            settings["weight_decay"] = self.base_wd * cfg[of_kind[0]]
         return settings
 
     def __call__(self, model: nn.Module) -> OptimWrapper:

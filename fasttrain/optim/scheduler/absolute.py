@@ -1,4 +1,4 @@
-"""Schedulers whose values do not depend on the current ones: one cycle, and cosine restarts."""
+"""Schedulers that set values of their own: one cycle, and cosine restarts."""
 
 from __future__ import annotations
 
@@ -176,10 +176,7 @@ class CosineRestartParamScheduler(EpochConvertible):
         if index is None:
             return self._values()
         start = self.cumulative_periods[index] - self.periods[index]
-        share = (self.last_step - start) / self.periods[index]
-        weight = self.restart_weights[index]
+        if self.last_step == start:
+            return [base * self.restart_weights[index] for base in self.base_values]
         floors = floors_of(self.base_values, self.eta_min, self.eta_min_ratio)
-        return [
-            schedule.ease_cosine(base * weight, floor, share)
-            for base, floor in zip(self.base_values, floors, strict=True)
-        ]
+        return self._shaped(schedule.cosine_shape, self.periods[index], floors=floors, start=start)

@@ -171,11 +171,16 @@ class _ParamScheduler:
         return [value * ratio for value in self._values()]
 
     def _shaped(
-        self, shape: Callable[..., float], *args: Any, floors: Sequence[float] | None = None
+        self,
+        shape: Callable[..., float],
+        *args: Any,
+        floors: Sequence[float] | None = None,
+        start: int = 0,
     ) -> list[Any]:
-        """The current values, moved as `shape(step, *args)` moved since the last step."""
-        now = shape(self.last_step, *args)
-        before = shape(self.last_step - 1, *args) if self.last_step > 0 else 1.0
+        """The current values, moved as `shape(step - start, *args)` moved since the last step."""
+        step = self.last_step - start
+        now = shape(step, *args)
+        before = shape(step - 1, *args) if step > 0 else 1.0
         return [
             schedule.chain(value, base, 0.0 if floors is None else floors[index], before, now)
             for index, (value, base) in enumerate(
