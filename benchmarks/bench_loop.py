@@ -1,0 +1,136 @@
+"""What a runner adds to a hand-written loop, per iteration.
+
+One process runs a plain PyTorch loop, fasttrain's Runner, mmengine's Runner and other frameworks on
+the same model, batches and weights, in turn and round by round. The overhead of a contestant is its
+time per iteration less that of the plain loop in the same round.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from common import Report, Spread, parse_args
+from loop_contestants import Job, Outcome, accelerate, ignite, lightning, plain_loop, runner
+
+FLOOR = 6.0  # mmengine's overhead over ours must be at least this
+LOOP, OURS, MMENGINE = "plain loop", "fasttrain", "mmengine"
+KEYS = (1, 20)
+HISTORIES = (2_000, 40_000)
+SGD = {"type": "SGD", "lr": 0.01}
+Contestants = dict[str, Callable[[Job, Path], Outcome]]
+
+
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def contestants(*, peers: bool) -> Contestants:
+    """All contestants that are installed, the plain loop first."""
+    found: Contestants = {LOOP: plain_loop, OURS: runner("fasttrain", {**SGD, "fused": False})}
+    found["fasttrain, fused step"] = runner("fasttrain", SGD)
+    if installed("mmengine"):
+        found[MMENGINE] = runner("mmengine", SGD)
+    for name, contestant in (("ignite", ignite), ("accelerate", accelerate)):
+        if peers and installed(name):
+            found[name] = contestant
+    if peers and installed("lightning"):
+        found["lightning"] = lightning
+    return found
+
+
+def check_equal(found: Contestants, num_keys: int, folder: Path) -> None:
+    """Every contestant ends with the plain loop's weights.
+
+    Raises:
+        AssertionError: one does not; names it.
+    """
+    job = Job(num_keys, num_iters=100, history=0)
+    expected = found[LOOP](job, folder).weights
+    for name, contestant in found.items():
+        for key, value in contestant(job, folder).weights.items():
+            exact = "fused step" not in name
+            tolerance = 0.0 if exact else 1e-5
+            message = f"{name}: {key} differs from the plain loop's"
+            torch.testing.assert_close(
+                value, expected[key], rtol=tolerance, atol=tolerance, msg=message
+            )
+
+
+def measure(found: Contestants, job: Job, rounds: int, folder: Path) -> dict[str, list[float]]:
+    """Seconds per iteration, one sample per round; the order rotates."""
+    names = list(found)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(-1, rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            outcome = found[name](job, folder)
+            if turn >= 0:
+                times[name].append(outcome.seconds_per_iter)
+    return times
+
+
+def overhead(times: dict[str, list[float]], name: str) -> list[float]:
+    return [a - b for a, b in zip(times[name], times[LOOP], strict=True)]
+
+
+def report_job(report: Report, job: Job, times: dict[str, list[float]]) -> float | None:
+    """Print one table; returns mmengine's overhead over ours (median of the paired ratios)."""
+    ours = overhead(times, OURS)
+    rows: list[list[object]] = [[LOOP, Spread.of(times[LOOP]).seconds(), "", ""]]
+    factor = None
+    for name in list(times)[1:]:
+        added = overhead(times, name)
+        over_ours = Spread.of([a / max(b, 1e-9) for a, b in zip(added, ours, strict=True)])
+        cells = [Spread.of(sample).seconds() for sample in (times[name], added)]
+        rows.append([name, *cells, "" if name == OURS else over_ours])
+        if name == MMENGINE:
+            factor = over_ours.median
+    report.table(
+        f"{job.num_keys} loss key{'s' if job.num_keys > 1 else ''}, history of {job.history:,}",
+        ["", "per iteration (p10 .. p90)", "over the plain loop", f"over {OURS}'s overhead"],
+        rows,
+    )
+    return factor
+
+
+def main() -> int:
+    args = parse_args(__doc__)
+    torch.manual_seed(0)
+    report = Report("loop", "Runner overhead per iteration", args)
+    report.text(
+        "Each sample is the mean of the timed iterations of one run; medians and spreads are over "
+        "rounds, ratios are paired by round. The history is pre-filled: at the end of the warm-up "
+        "every logged series is set to that many entries, then the iterations are timed, so "
+        "that mmengine's cost per entry shows without hours of running. `fasttrain` uses torch's "
+        "SGD (`fused=False`) and so does the same arithmetic as the plain loop; `fused step` is "
+        "what an unchanged config gets. All write their log every 10 iterations, to files."
+    )
+    rounds, num_iters = (2, 200) if args.quick else (9, 500)
+    factors = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for num_keys in KEYS:
+            for history in HISTORIES:
+                # The other frameworks keep no history; one setting shows them.
+                found = contestants(peers=history == HISTORIES[0])
+                if history == HISTORIES[0]:
+                    check_equal(found, num_keys, folder)
+                job = Job(num_keys, num_iters, history)
+                factors.append(report_job(report, job, measure(found, job, rounds, folder)))
+    reached = [factor for factor in factors if factor is not None]
+    if reached:
+        report.text(
+            f"mmengine's overhead over fasttrain's: {min(reached):.1f} at the least; "
+            f"the floor is {FLOOR:.0f}."
+        )
+    report.finish()
+    return 0 if all(factor >= FLOOR for factor in reached) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
