@@ -52,7 +52,7 @@ $(VENV)/.built: $(VENV)/.environment pyproject.toml $(NATIVE_SOURCES)
 
 $(BENCH_VENV)/.built: $(BENCH_VENV)/.environment pyproject.toml $(NATIVE_SOURCES)
 	@echo "[make] install and build in $(BENCH_VENV)"
-	@$(BENCH_BIN)/python $(PIP) $(INSTALL) --editable ".[bench]"
+	@$(BENCH_BIN)/python $(PIP) $(INSTALL) --config-settings=build-dir=build/bench --editable ".[bench]"
 	@for peer in $(PEERS); do $(BENCH_BIN)/python $(PIP) $$peer \
 		|| echo "[make] peer $$peer does not install here: left out"; done
 	@touch $@
