@@ -58,7 +58,17 @@ def write(plan: Plan, path: str | os.PathLike[str], *, durable: bool = True) -> 
         replace_durably(path, durable=durable) as descriptor,
         os.fdopen(descriptor, "wb", closefd=False) as file,
     ):
-        torch.save(rebuild_tree(plan.tree, plan.storages), file)
+        torch.save(rebuild_tree(plan.tree, _distinct(plan.storages)), file)
+
+
+def _distinct(storages: Sequence[UntypedStorage]) -> list[UntypedStorage]:
+    """The storages with those listed twice (seen as two dtypes) copied: torch refuses them."""
+    seen: set[int] = set()
+    distinct = []
+    for storage in storages:
+        distinct.append(storage.clone() if storage._cdata in seen else storage)  # type: ignore[no-untyped-call]
+        seen.add(storage._cdata)
+    return distinct
 
 
 def _to_host(storage: UntypedStorage) -> UntypedStorage:

@@ -148,7 +148,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def __init__(self, file: IO[bytes], admitted: Mapping[str, Any], encoding: str) -> None:
         super().__init__(file, encoding=encoding)
-        builtin = {"builtins.set": set, "builtins.bytes": bytes, "_codecs.encode": _Encode}
+        builtin = {"builtins.set": set, "_codecs.encode": _Encode}
         self._admitted = {**admitted, **builtin}
 
     def find_class(self, module: str, name: str) -> Any:

@@ -77,6 +77,18 @@ class PickledBuffer:
         raise ValueError("a constructor has no state")
 
 
+class PickledBytes:
+    """Stands for `bytes`, by which old protocols write empty data."""
+
+    __slots__ = ()
+
+    def __new__(cls, data: Any = b"") -> Any:
+        return _as_bytes(data)
+
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("a constructor has no state")
+
+
 class PickledScalar:
     """Stands for numpy's scalar constructor: makes the Python number or string."""
 
@@ -133,6 +145,7 @@ def admitted_names(classes: Mapping[str, type[PickledObject]]) -> dict[str, Call
         "numpy.ndarray": PickledArray,
         "collections.OrderedDict": collections.OrderedDict,
         "collections.defaultdict": collections.defaultdict,
+        "builtins.bytes": PickledBytes,
         "builtins.list": list,
         "builtins.dict": dict,
         "builtins.int": int,

@@ -1,0 +1,94 @@
+"""Files of every kind of tensor open with plain `torch.load(weights_only=True)`, sharing kept."""
+
+import os
+import zipfile
+
+import pytest
+import torch
+
+from fasttrain.core.checkpoint import load, save
+from support import assert_same
+
+DTYPES = [
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+    torch.int16, torch.int8, torch.uint8, torch.bool, torch.complex64, torch.complex128,
+    torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2,
+]  # fmt: skip
+
+
+def round_trip(state, path, **kwargs):
+    save(state, path)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+    return torch.load(path, weights_only=True, **kwargs)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dtypes(tmp_path, dtype, mmap):
+    tensor = torch.randint(0, 2, (7, 3)).to(dtype)
+    loaded = round_trip(
+        {"t": tensor, "e": tensor[:0], "s": tensor[0, 0]}, tmp_path / "a", mmap=mmap
+    )
+    for name, source in (("t", tensor), ("e", tensor[:0]), ("s", tensor[0, 0])):
+        assert loaded[name].dtype == dtype
+        assert torch.equal(
+            loaded[name].contiguous().view(torch.uint8) if source.ndim else loaded[name],
+            source.contiguous().view(torch.uint8) if source.ndim else source,
+        )
+
+
+def test_views_and_shared_storages_stay_views(tmp_path):
+    base = torch.arange(12.0)
+    state = {"base": base, "part": base[2:5], "step": base[::3], "turned": base.view(3, 4).t()}
+    loaded = round_trip(state, tmp_path / "a.pth")
+    assert_same(loaded, state)
+    loaded["base"][3] = -1
+    assert loaded["part"][1] == -1
+    assert loaded["step"][1] == -1
+    assert loaded["turned"].stride() == (1, 4)
+    assert os.path.getsize(tmp_path / "a.pth") < 4096
+
+
+def test_one_storage_seen_as_two_dtypes(tmp_path):
+    base = torch.arange(4.0)
+    loaded = round_trip({"f": base, "i": base.view(torch.int32)}, tmp_path / "a.pth")
+    assert_same(loaded["f"], base)
+    assert_same(loaded["i"], base.view(torch.int32))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_other_layouts(tmp_path):
+    state = {
+        "sparse": torch.eye(3).to_sparse(),
+        "csr": torch.eye(3).to_sparse_csr(),
+        "conjugate": torch.tensor([1 + 2j]).conj(),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "frozen": torch.nn.Parameter(torch.ones(2), requires_grad=False),
+        "grad": torch.ones(2, requires_grad=True),
+    }
+    loaded = round_trip(state, tmp_path / "a.pth")
+    assert torch.equal(loaded["sparse"].to_dense(), torch.eye(3))
+    assert torch.equal(loaded["csr"].to_dense(), torch.eye(3))
+    assert torch.equal(loaded["conjugate"], torch.tensor([1 - 2j]))
+    for name in ("parameter", "frozen", "grad"):
+        assert type(loaded[name]) is type(state[name])
+        assert loaded[name].requires_grad == state[name].requires_grad
+
+
+def test_module_and_optimizer_states(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randn(5, 3)).sum().backward()
+    optimizer.step()
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    loaded = round_trip(state, tmp_path / "a.pth")
+    assert_same(loaded, state)
+    assert loaded["model"]._metadata == state["model"]._metadata
+    assert_same(load(tmp_path / "a.pth"), state)
+
+
+def test_tensors_without_data_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="meta device"):
+        save({"t": torch.ones(2, device="meta")}, tmp_path / "a.pth")
+    assert os.listdir(tmp_path) == []
