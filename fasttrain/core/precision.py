@@ -111,7 +111,8 @@ class LossScaler(torch.amp.GradScaler):
         The tensor is updated in place by `update`; clone it to keep a value.
         """
         if self._skipped is None:
-            device = torch.device("cpu") if self._scale is None else self._scale.device
+            scale = getattr(self, "_scale", None)  # a disabled scaler has none
+            device = torch.device("cpu") if scale is None else scale.device
             self._skipped = torch.zeros((), dtype=torch.float32, device=device)
         return self._skipped
 
