@@ -103,6 +103,8 @@ class ScalarStore:
         for key in keys:
             value, count = scalars[key], 1.0
             if isinstance(value, Mapping):
+                if "value" not in value:
+                    raise ValueError(f"{key}: value must be defined in {value}")
                 value, count = value["value"], read_scalar(value.get("count", 1.0))
             name = prefix + key if prefix else key
             if isinstance(value, Tensor) and defers(value):
