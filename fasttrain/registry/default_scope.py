@@ -38,13 +38,17 @@ class DefaultScope(ManagerMixin):
     @classmethod
     @contextmanager
     def overwrite_default_scope(cls, scope_name: str | None) -> Generator[None, None, None]:
-        """Put `scope_name` in force within the context; None leaves the scope as it is."""
+        """Put `scope_name` in force within the context; None leaves the scope as it is.
+
+        Default scopes that were set within the context go with it.
+        """
         if scope_name is None:
             yield
             return
-        name = f"overwrite-{next(_OVERWRITES)}"
-        cls.get_instance(name, scope_name=scope_name)
+        before = cls._instance_dict
+        cls._instance_dict = before.copy()
+        cls.get_instance(f"overwrite-{next(_OVERWRITES)}", scope_name=scope_name)
         try:
             yield
         finally:
-            cls._instance_dict.pop(name, None)
+            cls._instance_dict = before

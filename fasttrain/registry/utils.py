@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +63,20 @@ def count_registered_modules(save_path: str | None = None, verbose: bool = True)
 
 
 def init_default_scope(scope: str) -> None:
-    """Make `scope` the default scope; warns when another one was in force."""
-    current = DefaultScope.get_current_instance()
-    if current is not None and current.scope_name != scope:
-        warnings.warn(
-            f'The current default scope "{current.scope_name}" is not "{scope}", '
-            "`init_default_scope` will force set the current default scope to "
-            f'"{scope}".',
-            stacklevel=2,
+    """Make `scope` the default scope; logs a warning when that needs force.
+
+    Force is needed when the scope was set before and another one has been set since.
+    """
+    if not DefaultScope.check_instance_created(scope):
+        DefaultScope.get_instance(scope, scope_name=scope)
+        return
+    current = DefaultScope.get_current_instance().scope_name
+    if current != scope:
+        logger.warning(
+            'The current default scope "%s" is not "%s", `init_default_scope` will force set the '
+            'current default scope to "%s".',
+            current,
+            scope,
+            scope,
         )
-    if current is None or current.scope_name != scope:
-        name = scope
-        if DefaultScope.check_instance_created(name):
-            name = f"{scope}-{datetime.datetime.now().isoformat()}"
-        DefaultScope.get_instance(name, scope_name=scope)
+        DefaultScope.get_instance(f"{scope}-{datetime.datetime.now()}", scope_name=scope)
