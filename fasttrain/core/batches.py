@@ -25,18 +25,21 @@ class Batches:
     def __init__(self) -> None:
         self.passes = 0
         self.skipped = 0
+        self.next_iter = 0
         self.running = False
         self.failed_while_fetching = False
+        self._first_iter = 0
         self._rng_at_start: dict[str, Any] = {}
         self._generators_at_start: list[torch.Tensor] = []
         self._target: dict[str, Any] | None = None
 
-    def begin(self, loader: Any, roll_over: bool = False) -> Iterator[Any]:
+    def begin(self, loader: Any, iter_: int, roll_over: bool = False) -> Iterator[Any]:
         """Start the next pass, at the sought position if there is one.
 
         Args:
             loader: any iterable; only a plain DataLoader over a map-style dataset skips without
                 loading.
+            iter_: number of the iteration that gets the first batch.
             roll_over: a position past the end of the pass goes on into the following passes.
         """
         target, self._target = self._target, None
@@ -49,13 +52,15 @@ class Batches:
             iterator = self._begin_at(target, loader, roll_over)
         self.running = True
         self.failed_while_fetching = False
-        return self._run(iterator)
+        self._first_iter = iter_ - self.skipped
+        return self._run(iterator, iter_)
 
-    def position(self, loader: Any, consumed: int) -> dict[str, Any]:
-        """Where the running pass stands after `consumed` batches, for `seek` in another process."""
-        if not self.running:
-            return {"passes": self.passes, "consumed": 0}
+    def position(self, loader: Any, iter_: int) -> dict[str, Any]:
+        """Where the passes stand after `iter_` iterations, for `seek` in another process."""
+        consumed = iter_ - self._first_iter if self.running else 0
         state: dict[str, Any] = {"passes": self.passes, "consumed": consumed}
+        if consumed <= 0:
+            return state
         if hasattr(loader, "state_dict"):
             state["loader"] = loader.state_dict()
         state["rng"] = self._rng_at_start
@@ -67,10 +72,6 @@ class Batches:
         self.passes = int(position.get("passes", 0))
         self._target = dict(position) if position.get("consumed") else None
 
-    def end(self) -> None:
-        """The running pass is over; the next `begin` starts a new one."""
-        self.running = False
-
     def next_pass(self, loader: Any) -> None:
         """Count a finished pass and let the sampler shuffle anew."""
         self.passes += 1
@@ -79,6 +80,7 @@ class Batches:
     def _begin_at(self, target: dict[str, Any], loader: Any, roll_over: bool) -> Iterator[Any]:
         now = collect_rng_state()
         self._rng_at_start = target.get("rng") or now
+        self._rng_at_start = {k: v for k, v in self._rng_at_start.items() if k != "cuda"}
         restore_rng_state(self._rng_at_start)
         saved = target.get("generators") or []
         for generator, state in zip(generators_of(loader), saved, strict=False):
@@ -114,17 +116,19 @@ class Batches:
             remaining -= seen
             self.next_pass(loader)
 
-    def _run(self, iterator: Iterator[Any]) -> Iterator[Any]:
+    def _run(self, iterator: Iterator[Any], iter_: int) -> Iterator[Any]:
         while True:
             try:
                 batch = next(iterator)
             except StopIteration:
                 self.running = False
+                self.next_iter = iter_
                 return
             except BaseException:
                 self.failed_while_fetching = True
                 raise
             yield batch
+            iter_ += 1
 
 
 class Tail:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABCMeta, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
+
+from fasttrain.logging import print_log
 
 if TYPE_CHECKING:
     from fasttrain.runner.runner import Runner
@@ -40,3 +43,41 @@ class BaseLoop(metaclass=ABCMeta):
     @abstractmethod
     def run(self) -> Any:
         """Run the loop to its end."""
+
+    def resume_state(self, iter: int) -> dict[str, Any]:
+        """What a checkpoint after `iter` iterations must hold for this loop to go on exactly."""
+        return {}
+
+    def load_resume_state(self, state: dict[str, Any]) -> None:
+        """Take over what `resume_state` returned; empty for a checkpoint of another package."""
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether model and counters stand between two iterations although the loop broke off."""
+        return False
+
+    def _dataset_meta(self, users: str) -> Any:
+        """The dataset's `metainfo`, which the visualizer gets too; None, said in the log."""
+        dataset = getattr(self.dataloader, "dataset", None)
+        if hasattr(dataset, "metainfo"):
+            self._runner.visualizer.dataset_meta = dataset.metainfo
+            return dataset.metainfo
+        print_log(
+            f"Dataset {type(dataset).__name__} has no metainfo. ``dataset_meta`` in {users} will "
+            "be None.",
+            logger="current",
+            level=logging.WARNING,
+        )
+        return None
+
+    def _require_data(self, name: str) -> None:
+        """Raise when the dataloader gives no batch at all."""
+        try:
+            length = len(self.dataloader)
+        except TypeError:  # an iterable dataset need not know its length
+            return
+        if length == 0:
+            raise ValueError(
+                f"the {name} dataloader is empty: expected at least one batch, got 0; check the "
+                "dataset's files and filters, and that drop_last=True leaves a full batch"
+            )

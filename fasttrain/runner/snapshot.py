@@ -1,0 +1,144 @@
+"""What a checkpoint of a run holds, and the checks when a run is resumed from one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from logging import Logger
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fasttrain.config import Config
+from fasttrain.optim import OptimWrapper, OptimWrapperDict
+from fasttrain.version import __version__
+
+# Top-level entry for what only this package's runs need; other readers ignore it.
+OWN_STATE = "fasttrain"
+# Readers of mmengine's layout look for this entry to learn the layout's version.
+LAYOUT_VERSION = "0.10.7"
+
+
+def run_meta(meta: Mapping[str, Any], *, cfg_text: str, seed: int, name: str) -> dict[str, Any]:
+    """The `meta` entry: what the caller gave and what describes the run."""
+    return {
+        **meta,
+        "cfg": cfg_text,
+        "seed": seed,
+        "experiment_name": name,
+        "time": time.strftime("%Y%m%d_%H%M%S", time.localtime()),
+        "mmengine_version": LAYOUT_VERSION,
+        "fasttrain_version": __version__,
+    }
+
+
+def optimizer_state(optim_wrapper: Any) -> dict[str, Any]:
+    """The state of the optimizer wrapper."""
+    if isinstance(optim_wrapper, OptimWrapper | OptimWrapperDict):
+        return optim_wrapper.state_dict()
+    raise TypeError(
+        "self.optim_wrapper should be an `OptimWrapper` or `OptimWrapperDict` instance, but got "
+        f"{optim_wrapper}"
+    )
+
+
+def scheduler_states(schedulers: Any) -> Any:
+    """The states of the schedulers: a list, or a dict of lists for several optimizers."""
+    if isinstance(schedulers, dict):
+        return {name: scheduler_states(group) for name, group in schedulers.items()}
+    return [scheduler.state_dict() for scheduler in schedulers]
+
+
+def load_scheduler_states(schedulers: Any, states: Any, logger: Logger) -> None:
+    """Give schedulers the states that `scheduler_states` returned."""
+    if isinstance(schedulers, dict):
+        for name, group in schedulers.items():
+            load_scheduler_states(group, states[name], logger)
+        return
+    if len(schedulers) != len(states):
+        logger.warning(
+            f"The checkpoint holds the states of {len(states)} parameter schedulers, this run has "
+            f"{len(schedulers)}; they are resumed in order, the others start anew."
+        )
+    for scheduler, state in zip(schedulers, states, strict=False):
+        scheduler.load_state_dict(state)
+
+
+def pending_gradients(model: nn.Module, optim_wrapper: Any) -> dict[str, Tensor]:
+    """The gradients summed up so far when an accumulation group is cut midway, else nothing."""
+    wrappers: Iterable[Any] = (
+        optim_wrapper.values() if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
+    )
+    cut = any(
+        getattr(wrapper, "_accumulative_counts", 1) > 1 and not wrapper.should_update()
+        for wrapper in wrappers
+    )
+    if not cut:
+        return {}
+    return {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def load_pending_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
+    """Put gradients back that `pending_gradients` returned."""
+    for name, parameter in model.named_parameters():
+        if name in gradients:
+            parameter.grad = gradients[name].to(parameter.device)
+
+
+def check_world_size(
+    meta: Mapping[str, Any], world_size: int, auto_scale_lr: Any, logger: Logger
+) -> None:
+    """Refuse to go on with another number of processes than the checkpoint's config names.
+
+    Raises:
+        RuntimeError: the number differs and learning rates are not scaled automatically.
+    """
+    if not isinstance(meta.get("cfg"), str):
+        return
+    gpu_ids = Config.fromstring(meta["cfg"], file_format=".py").get("gpu_ids", None)
+    if not gpu_ids or len(gpu_ids) == world_size:
+        return
+    if auto_scale_lr is None or not auto_scale_lr.get("enable", False):
+        raise RuntimeError(
+            "Number of GPUs used for current experiment is not consistent with the checkpoint "
+            f"being resumed from: it was saved with {len(gpu_ids)}, this run has {world_size}. "
+            "The learning rate would not fit the batch size; set `auto_scale_lr` with "
+            '`auto_scale_lr["enable"]=True`, or start with as many processes.'
+        )
+    logger.info(
+        "Number of GPU used for current experiment is not consistent with resuming from "
+        "checkpoint but the leaning rate will be adjusted according to the setting in "
+        f"auto_scale_lr={auto_scale_lr}"
+    )
+
+
+def warn_of_other_dataset(meta: Mapping[str, Any], dataset: Any, logger: Logger) -> None:
+    """Warn when the checkpoint was trained on a dataset of another description."""
+    saved, present = meta.get("dataset_meta"), getattr(dataset, "metainfo", None)
+    if saved is not None and present is not None and not same(saved, present):
+        logger.warning(
+            "The dataset metainfo from the resumed checkpoint is different from the current "
+            "training dataset, please check the correctness of the checkpoint or the training "
+            "dataset."
+        )
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two nested values are equal; arrays and tensors by content, tuples like lists."""
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, np.ndarray | Tensor) or isinstance(right, np.ndarray | Tensor):
+        return np.array_equal(_array(left), _array(right))
+    return bool(left == right)
+
+
+def _array(value: Any) -> np.ndarray:
+    return np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
