@@ -117,7 +117,7 @@ class InfiniteSampler(Sampler[int]):
         yield from islice(self._infinite_indices(), self.rank, None, self.world_size)
 
     def __iter__(self) -> Iterator[int]:
-        yield from self.indices
+        return islice(self.indices, None)  # dropping this one does not end the stream
 
     def __len__(self) -> int:
         """The size of the dataset."""

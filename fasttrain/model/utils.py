@@ -52,8 +52,8 @@ def stack_batch(
     if shapes == {tuple(target)} or len(channels) > 1:
         return torch.stack(tensor_list)  # refuses different channels
     batch = tensor_list[0].new_full((len(tensor_list), *channels, *target), pad_value)
-    for tensor, slot in zip(tensor_list, batch, strict=True):
-        slot[(slice(None), *(slice(size) for size in tensor.shape[1:]))] = tensor
+    for number, tensor in enumerate(tensor_list):
+        batch[(number, *(slice(size) for size in tensor.shape))] = tensor
     return batch
 
 
