@@ -49,14 +49,34 @@ def poly_shape(step: int, num_steps: int, power: float) -> float:
     return float((1 - step / num_steps) ** power) if step < num_steps else float(step == 0)
 
 
-def chain(current: float, base: float, floor: float, before: float, now: float) -> float:
-    """Move `current` by the change of a shape from `before` to `now`, above `floor`.
+def chain(
+    values: Sequence[float],
+    base_values: Sequence[float],
+    floors: Sequence[float] | None,
+    before: float,
+    now: float,
+) -> list[float]:
+    """Move the current `values` by the change of a shape from `before` to `now`.
 
-    From a shape of zero there is no ratio; the change is then taken from `base`.
+    From a shape of zero there is no ratio; the change is then taken from the base values.
+
+    Args:
+        values: one for each parameter group, as are all others.
+        base_values: what the shape is a share of, above the floor.
+        floors: what remains at a shape of zero; zero when None.
+        before: the shape at the last step, 1 before the first one.
+        now: the shape at this step.
     """
+    if before == now:
+        return list(values)
     if before == 0:
-        return current + (base - floor) * now
-    return floor + (current - floor) * (now / before)
+        bottoms = floors or [0.0] * len(values)
+        trios = zip(values, base_values, bottoms, strict=True)
+        return [value + (base - floor) * now for value, base, floor in trios]
+    ratio = now / before
+    if floors is None:
+        return [value * ratio for value in values]
+    return [floor + (v - floor) * ratio for v, floor in zip(values, floors, strict=True)]
 
 
 def ease_cosine(start: float, end: float, share: float) -> float:

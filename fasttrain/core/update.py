@@ -69,11 +69,13 @@ def group_size(count: int, accumulation: int, max_count: int) -> int:
         accumulation: iterations per optimizer step.
         max_count: the run's last iteration (exclusive); the group that it cuts short is smaller.
             Negative when unknown.
+    Returns:
+        0 when the run was over before `count`, at the end of a group.
     """
     remainder = max_count % accumulation
     if accumulation == 1 or max_count < 0 or count < max_count - remainder:
         return accumulation
-    return remainder or accumulation
+    return remainder
 
 
 def is_due(count: int, accumulation: int, max_count: int) -> bool:
@@ -82,8 +84,14 @@ def is_due(count: int, accumulation: int, max_count: int) -> bool:
 
 
 def fused_step_of(optimizer: Optimizer) -> FusedStep | None:
-    """The optimizer's one-call step, or None when it has none or its `step` was replaced."""
+    """The optimizer's one-call step.
+
+    None when it has none, when `fused=False` asks for torch's own parts, or when its `step` was
+    replaced.
+    """
     if getattr(type(optimizer), "fused_step", None) is None:
+        return None
+    if optimizer.defaults.get("fused") is False:
         return None
     replaced = optimizer.__dict__.get("step")
     if replaced is not None:
@@ -182,7 +190,7 @@ class Updater:
     def scale(self, loss: Tensor) -> Tensor:
         """`loss` times the loss scale, over the group's size unless the fused step divides."""
         if self.accumulation > 1 and not self._one_call:
-            loss = loss / group_size(self.count, self.accumulation, self.max_count)
+            loss = loss / self._group_size(self.count)
         scaler = self.precision.scaler
         if scaler is None:
             return loss
@@ -203,7 +211,7 @@ class Updater:
         """
         scaler = self.precision.scaler
         fused = fused_step_of(self.optimizer) if self._one_call and not kwargs else None
-        size = group_size(self.count - 1, self.accumulation, self.max_count)
+        size = self._group_size(self.count - 1)
         if fused is not None:
             norm = fused(scaler=scaler, clip=self.clip, divisor=float(size))
         else:
@@ -237,6 +245,15 @@ class Updater:
         norm = self.step()
         self.zero_grad()
         return norm
+
+    def _group_size(self, count: int) -> int:
+        size = group_size(count, self.accumulation, self.max_count)
+        if size == 0:
+            raise ValueError(
+                f"iteration {count} is past the {self.max_count} that begin() announced; "
+                "give begin() the length of the whole run"
+            )
+        return size
 
     def _clip(self) -> Tensor | None:
         assert self.clip is not None

@@ -61,7 +61,7 @@ def test_chain_follows_the_closed_form(shape: Callable[[int], float], floor: flo
     base = value = 0.1
     before = 1.0
     for step in range(20):
-        value = schedule.chain(value, base, floor, before, shape(step))
+        value = schedule.chain([value], [base], [floor], before, shape(step))[0]
         before = shape(step)
         assert value == pytest.approx(floor + (base - floor) * before, abs=1e-15)
 
@@ -72,7 +72,7 @@ def test_chained_schedules_multiply() -> None:
     for step in range(5):
         now = [schedule.linear_shape(step, 5, 0.2, 1.0), schedule.cosine_shape(step, 8)]
         for index in range(2):
-            value = schedule.chain(value, 0.1, 0.0, before[index], now[index])
+            value = schedule.chain([value], [0.1], None, before[index], now[index])[0]
         before = now
         assert value == pytest.approx(0.1 * now[0] * now[1])
 

@@ -61,6 +61,9 @@ class AmpOptimWrapper(OptimWrapper):
         assert dtype is None or isinstance(dtype, torch.dtype), (
             f"dtype should be None or instance of torch.dtype, got {dtype}"
         )
+        assert dtype is None or str(dtype).removeprefix("torch.") in self.valid_dtypes, (
+            f"dtype should be any of {self.valid_dtypes}, got {dtype}"
+        )
         return dtype
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:

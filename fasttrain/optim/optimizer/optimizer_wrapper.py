@@ -191,7 +191,12 @@ class OptimWrapper(BaseOptimWrapper):
         """`loss` over the number of losses that its accumulation group sums up."""
         if self._accumulative_counts == 1:
             return loss
-        return loss / group_size(self._inner_count, self._accumulative_counts, self._max_counts)
+        size = group_size(self._inner_count, self._accumulative_counts, self._max_counts)
+        assert size > 0, (
+            "loss_factor should be larger than zero! This happens when `initialize_count_status` "
+            f"was called with wrong counts: iteration {self._inner_count} of {self._max_counts}"
+        )
+        return loss / size
 
     @property
     def inner_count(self) -> int:

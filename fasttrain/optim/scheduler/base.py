@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
-import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fasttrain.core import schedule
@@ -81,14 +81,17 @@ class _ParamScheduler:
         self.begin = begin
         self.end = end
         self.by_epoch = by_epoch
-        self.base_values = self._initial_values(last_step)
-        self.last_step = last_step
         self.verbose = verbose
+        self.last_step = last_step
+        self._last_value: list[Any] = []
+        self._start(self._initial_values(last_step))
 
-        _count_steps(optimizer)
+    def _start(self, base_values: list[Any]) -> None:
+        """Take the first step."""
+        self.base_values = base_values
+        _count_steps(self.optimizer)
         self.optimizer._global_step = -1  # type: ignore[union-attr]
         self._global_step = -1
-        self._last_value: list[Any] = []
         self.step()
 
     def _initial_values(self, last_step: int) -> list[Any]:
@@ -96,7 +99,7 @@ class _ParamScheduler:
         for index, group in enumerate(self.optimizer.param_groups):
             if last_step == -1:
                 value = group[self.param_name]
-                group.setdefault(initial, value.clone() if torch.is_tensor(value) else value)
+                group.setdefault(initial, value.clone() if isinstance(value, Tensor) else value)
             elif initial not in group:
                 raise KeyError(
                     f"param '{initial}' is not specified in param_groups[{index}] "
@@ -130,19 +133,19 @@ class _ParamScheduler:
         if self._global_step == 0:
             self._check_order()
         self._global_step += 1
-        groups = self.optimizer.param_groups
-        name = self.param_name
         if self.begin <= self._global_step < self.end:
             self.last_step += 1
-            for index, (group, value) in enumerate(zip(groups, self._get_value(), strict=False)):
+            values = self._get_value()
+            for group, value in zip(self.optimizer.param_groups, values, strict=False):
                 self._set(group, value)
-                if self.verbose:
+            if self.verbose:
+                for index, value in enumerate(values):
                     self.print_value(True, index, value)
-        self._last_value = [group[name] for group in groups]
+        self._last_value = self._values()
 
     def _set(self, group: dict[str, Any], value: Any) -> None:
         current = group[self.param_name]
-        if torch.is_tensor(current):
+        if isinstance(current, Tensor):
             current.fill_(value)
         else:
             group[self.param_name] = value
@@ -164,7 +167,8 @@ class _ParamScheduler:
             )
 
     def _values(self) -> list[Any]:
-        return [group[self.param_name] for group in self.optimizer.param_groups]
+        name = self.param_name
+        return [group[name] for group in self.optimizer.param_groups]
 
     def _times(self, ratio: float) -> list[Any]:
         """The current values times `ratio`."""
@@ -181,12 +185,7 @@ class _ParamScheduler:
         step = self.last_step - start
         now = shape(step, *args)
         before = shape(step - 1, *args) if step > 0 else 1.0
-        return [
-            schedule.chain(value, base, 0.0 if floors is None else floors[index], before, now)
-            for index, (value, base) in enumerate(
-                zip(self._values(), self.base_values, strict=False)
-            )
-        ]
+        return schedule.chain(self._values(), self.base_values, floors, before, now)
 
 
 class EpochConvertible(_ParamScheduler):

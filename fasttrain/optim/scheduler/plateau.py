@@ -68,14 +68,17 @@ class ReduceOnPlateauParamScheduler(_ParamScheduler):
         self._init_is_better(rule, threshold, threshold_rule)
         self._reset()
         super().__init__(optimizer, param_name, begin, end, last_step, by_epoch, verbose)
-        del self.base_values  # nothing is computed from a base value here
-
         num_groups = len(self.optimizer.param_groups)
         if not isinstance(min_value, list | tuple):
             min_value = [min_value] * num_groups  # type: ignore[list-item]
         elif len(min_value) != num_groups:
             raise ValueError(f"expected {num_groups} min_lrs, got {len(min_value)}")
         self.min_values = list(min_value)
+
+    def _start(self, base_values: list[Any]) -> None:
+        """Wait for the first metrics; nothing is computed from base values here."""
+        self._global_step = 0
+        self._last_value = self._values()
 
     def step(self, metrics: Mapping[str, Any] | None = None) -> None:
         """Count an epoch, or judge the metrics of one.
