@@ -27,10 +27,10 @@ class SyncBuffersHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         if self.distributed:
             if not self.called_in_train:
-                all_reduce_params(runner.model.buffers(), op="mean")
+                all_reduce_params(list(runner.model.buffers()), op="mean")
             self.called_in_train = False
 
     def after_train_epoch(self, runner: Runner) -> None:
         if self.distributed:
-            all_reduce_params(runner.model.buffers(), op="mean")
+            all_reduce_params(list(runner.model.buffers()), op="mean")
             self.called_in_train = True

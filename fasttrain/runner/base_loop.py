@@ -44,8 +44,13 @@ class BaseLoop(metaclass=ABCMeta):
     def run(self) -> Any:
         """Run the loop to its end."""
 
-    def resume_state(self, iter: int) -> dict[str, Any]:
-        """What a checkpoint after `iter` iterations must hold for this loop to go on exactly."""
+    def resume_state(self, epoch: int, iter: int) -> dict[str, Any]:
+        """What a checkpoint must hold for this loop to go on exactly.
+
+        Args:
+            epoch: epochs done, as the checkpoint says.
+            iter: iterations done, as the checkpoint says.
+        """
         return {}
 
     def load_resume_state(self, state: dict[str, Any]) -> None:
@@ -58,7 +63,7 @@ class BaseLoop(metaclass=ABCMeta):
 
     def _dataset_meta(self, users: str) -> Any:
         """The dataset's `metainfo`, which the visualizer gets too; None, said in the log."""
-        dataset = getattr(self.dataloader, "dataset", None)
+        dataset: Any = getattr(self.dataloader, "dataset", None)
         if hasattr(dataset, "metainfo"):
             self._runner.visualizer.dataset_meta = dataset.metainfo
             return dataset.metainfo

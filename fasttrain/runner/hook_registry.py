@@ -11,13 +11,13 @@ from fasttrain.registry import HOOKS
 
 from .priority import Priority, get_priority
 
-DEFAULT_HOOKS: Mapping[str, Mapping[str, str]] = {
+DEFAULT_HOOKS: Mapping[str, Mapping[str, Any]] = {
     "runtime_info": {"type": "RuntimeInfoHook"},
     "timer": {"type": "IterTimerHook"},
     "sampler_seed": {"type": "DistSamplerSeedHook"},
     "logger": {"type": "LoggerHook"},
     "param_scheduler": {"type": "ParamSchedulerHook"},
-    "checkpoint": {"type": "CheckpointHook"},
+    "checkpoint": {"type": "CheckpointHook", "interval": 1},
 }
 
 

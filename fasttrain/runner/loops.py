@@ -85,7 +85,9 @@ class EpochBasedTrainLoop(TrainLoop):
         """Train on one batch."""
         runner = self._runner
         runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
-        outputs = runner.model.train_step(data_batch, optim_wrapper=runner.optim_wrapper)
+        outputs = runner.model.train_step(  # type: ignore[operator]
+            data_batch, optim_wrapper=runner.optim_wrapper
+        )
         runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
         self._iter += 1
 
@@ -186,7 +188,9 @@ class IterBasedTrainLoop(TrainLoop):
         """Train on one batch."""
         runner = self._runner
         runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
-        outputs = runner.model.train_step(data_batch, optim_wrapper=runner.optim_wrapper)
+        outputs = runner.model.train_step(  # type: ignore[operator]
+            data_batch, optim_wrapper=runner.optim_wrapper
+        )
         runner.call_hook(
             "after_train_iter", batch_idx=self._iter, data_batch=data_batch, outputs=outputs
         )
@@ -311,5 +315,5 @@ def _update_losses(outputs: Any, losses: dict[str, HistoryBuffer]) -> tuple[Any,
 
 def _parse_losses(losses: dict[str, HistoryBuffer], stage: str) -> dict[str, float]:
     """The mean of each loss, and under `<stage>_loss` the sum of those named a loss."""
-    means = {name: buffer.mean() for name, buffer in losses.items()}
+    means = {name: float(buffer.mean()) for name, buffer in losses.items()}
     return {**means, f"{stage}_loss": sum(mean for name, mean in means.items() if "loss" in name)}

@@ -71,7 +71,7 @@ def init_weights(model: nn.Module) -> None:
     """Initialise the weights, and give all ranks those of rank 0."""
     model = unwrapped(model)
     if hasattr(model, "init_weights"):
-        model.init_weights()
+        model.init_weights()  # type: ignore[operator]
         for tensor in model.state_dict().values():
             broadcast(tensor)
 

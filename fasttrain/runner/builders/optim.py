@@ -96,11 +96,10 @@ def schedulers_of_config(
         elif isinstance(scheduler, dict):
             options = dict(scheduler)
             options["end"] = _end(options, max_epochs, max_iters)
+            if options.get("convert_to_iter_based"):
+                options["epoch_length"] = epoch_length
             schedulers.append(
-                PARAM_SCHEDULERS.build(
-                    options,
-                    default_args={"optimizer": optim_wrapper, "epoch_length": epoch_length},
-                )
+                PARAM_SCHEDULERS.build(options, default_args={"optimizer": optim_wrapper})
             )
         else:
             raise TypeError(
@@ -147,7 +146,11 @@ def scale_lr(
     assert isinstance(optim_wrapper, OptimWrapper | OptimWrapperDict), (
         "`scale_lr should be called after building OptimWrapper"
     )
-    several = isinstance(optim_wrapper, OptimWrapperDict)
-    for wrapper in optim_wrapper.values() if several else [optim_wrapper]:
+    wrappers = (
+        list(optim_wrapper.values())
+        if isinstance(optim_wrapper, OptimWrapperDict)
+        else [optim_wrapper]
+    )
+    for wrapper in wrappers:
         for group in wrapper.optimizer.param_groups:
             group["lr"] = group["lr"] * ratio
