@@ -23,6 +23,8 @@ class ConfigDict(dict):  # type: ignore[type-arg]
     object that is a value is imported when it is read, by whatever method.
     """
 
+    __slots__ = ()
+
     def __init__(__self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
         for arg in args:
@@ -79,7 +81,7 @@ class ConfigDict(dict):  # type: ignore[type-arg]
     def __or__(self, other: Any) -> ConfigDict:  # type: ignore[override]
         if not isinstance(other, Mapping):
             return NotImplemented
-        result = type(self)(self.to_dict_lazy())
+        result = to_config_dict(self, kind=type(self))
         result.update(other)
         return result
 
@@ -146,15 +148,15 @@ class ConfigDict(dict):  # type: ignore[type-arg]
         """A plain dict, nested ones too; what is imported lazily appears as its import path."""
         return _plain(self, as_path=True)
 
-    def to_dict_lazy(self) -> dict[Any, Any]:
+    def _to_lazy_dict(self) -> dict[Any, Any]:
         """A plain dict, nested ones too, with the lazily imported objects not yet imported."""
         return _plain(self, as_path=False)
-
-    _to_lazy_dict = to_dict_lazy
 
 
 class UnreadConfigDict(ConfigDict):
     """A ConfigDict whose values are not imported when read: the form within a config file."""
+
+    __slots__ = ()
 
     def _read(self, value: Any) -> Any:
         return value

@@ -64,7 +64,7 @@ def load_lazy(filename: str, chain: tuple[str, ...] = ()) -> tuple[dict[str, Any
 
 def _check(tree: ast.Module, filename: str) -> set[str]:
     """Check the rules that hold before a config runs, and return the names that it imports."""
-    imported: set[str] = set()
+    imports: list[ast.AST] = []
     of_bases: set[ast.AST] = set()
     if any(isinstance(node, ast.Name) and node.id == BASE_KEY for node in ast.walk(tree)):
         raise ConfigParsingError(_TEXT_BASE.format(filename))
@@ -79,8 +79,8 @@ def _check(tree: ast.Module, filename: str) -> set[str]:
                 f"{filename}, line {node.lineno}: Illegal syntax in config! `from xxx import *` "
                 "and relative imports are not allowed outside `with read_base():`"
             )
-        imported |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
-    return imported
+        imports.append(node)
+    return python_text.imported_names(imports)
 
 
 class _Importer:

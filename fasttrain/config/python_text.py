@@ -7,6 +7,7 @@ import builtins
 import re
 import sys
 import types
+from collections.abc import Container, Iterable
 from typing import Any
 
 from .utils import BASE_KEY, ConfigParsingError
@@ -38,13 +39,30 @@ def run(tree: ast.Module, filename: str, namespace: dict[str, Any]) -> dict[str,
     return namespace
 
 
-def config_values(namespace: dict[str, Any]) -> dict[str, Any]:
-    """What of a namespace is config: no special names, modules and functions."""
+def config_values(
+    namespace: dict[str, Any], imported: Container[str] = frozenset()
+) -> dict[str, Any]:
+    """What of a namespace is config.
+
+    Special names, modules, functions, and the classes and callables among the `imported` names
+    are not.
+    """
     return {
         key: value
         for key, value in namespace.items()
         if not (isinstance(key, str) and key.startswith("__"))
         and not isinstance(value, types.ModuleType | types.FunctionType)
+        and not (key in imported and callable(value))
+    }
+
+
+def imported_names(statements: Iterable[ast.AST]) -> set[str]:
+    """The names that the import statements among `statements` bind."""
+    return {
+        alias.asname or alias.name.split(".")[0]
+        for statement in statements
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+        for alias in statement.names
     }
 
 
@@ -63,10 +81,10 @@ def take_bases(tree: ast.Module, filename: str) -> list[str]:
                     f"config and cannot use its variables ({e})"
                 ) from e
             bases = checked_bases(value, filename)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and _assigns(node, BASE_KEY):
+    for inner in ast.walk(tree):
+        if isinstance(inner, ast.Assign) and _assigns(inner, BASE_KEY):
             raise ConfigParsingError(
-                f"{filename}, line {node.lineno}: `{BASE_KEY}` must be assigned at the top level"
+                f"{filename}, line {inner.lineno}: `{BASE_KEY}` must be assigned at the top level"
             )
     return bases
 
@@ -137,7 +155,7 @@ def check_read_base(node: ast.With, filename: str) -> None:
             "config"
         )
     for statement in node.body:
-        if not isinstance(statement, ast.ImportFrom):
+        if not isinstance(statement, ast.ImportFrom | ast.Pass):
             raise ConfigParsingError(
                 f"{filename}, line {statement.lineno}: Illegal syntax in config file! Only "
                 "`from ... import ...` could be implemented in `with read_base()`"

@@ -20,9 +20,11 @@ class _Dumper(yaml.SafeDumper):
     """The safe dumper, which also writes tuples and, as strings, whatever YAML does not know."""
 
 
-_Loader.add_constructor(
-    _TUPLE_TAG, lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
-)
+def _construct_tuple(loader: yaml.SafeLoader, node: Any) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+_Loader.add_constructor(_TUPLE_TAG, _construct_tuple)
 _Dumper.add_representer(tuple, lambda dumper, value: dumper.represent_sequence(_TUPLE_TAG, value))
 
 

@@ -92,7 +92,8 @@ class TextLoader:
         if isinstance(source, ast.Module):
             namespace = python_text.run(source, filename, {BASE_KEY: base})
             namespace.pop(BASE_KEY, None)
-            cfg = python_text.config_values(namespace)
+            imported = python_text.imported_names(ast.walk(source))
+            cfg = python_text.config_values(namespace, imported)
         else:
             cfg = source
         cfg = variables.fill_base_references(cfg, tokens, base)

@@ -33,7 +33,7 @@ def fill_predefined(text: str, filename: str) -> str:
     }
     for name, value in values.items():
         value = value.replace("\\", "/")  # a backslash would start an escape in a string
-        text = re.sub(r"\{\{\s*" + name + r"\s*\}\}", lambda _, value=value: value, text)
+        text = value.join(re.split(r"\{\{\s*" + name + r"\s*\}\}", text))
     return text
 
 
@@ -61,9 +61,7 @@ def fill_environment(text: str) -> tuple[str, dict[str, str]]:
 
     text = _ENV.sub(replace, text)
     for name, value in used.items():
-        logger.info(
-            "Using env variable `%s` with value of %s to replace item in config.", name, value
-        )
+        logger.info("the config uses the environment variable `%s`: %s", name, value)
     return text, used
 
 

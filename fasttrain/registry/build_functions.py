@@ -6,7 +6,9 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .lookup import import_object, unknown_type_message
+from fasttrain.utils.misc import get_object_from_string
+
+from .lookup import unknown_type_message
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -123,7 +125,7 @@ def build_model_from_cfg(cfg: Any, registry: Registry, default_args: Any = None)
     """Build a model, or of a list of configs a `Sequential` of the models in it."""
     if isinstance(cfg, list):
         models = [build_from_cfg(part, registry, default_args) for part in cfg]
-        return import_object(_SEQUENTIAL)(*models)
+        return get_object_from_string(_SEQUENTIAL)(*models)
     return build_from_cfg(cfg, registry, default_args)
 
 

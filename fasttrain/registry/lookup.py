@@ -5,36 +5,20 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .registry import Registry
 
 logger = logging.getLogger("fasttrain.registry")
 
-# Scopes whose package is installed under another name.
-PIP_NAMES = {
-    "mmseg": "mmsegmentation",
-    "mmaction": "mmaction2",
-    "mmdet3d": "mmdet3d",
-    "mmcls": "mmcls",
-    "mmpretrain": "mmpretrain",
-    "mmdet": "mmdet",
-    "mmpose": "mmpose",
-    "mmocr": "mmocr",
-    "mmrotate": "mmrotate",
-    "mmyolo": "mmyolo",
-    "mmtrack": "mmtrack",
-    "mmselfsup": "mmselfsup",
-    "mmfewshot": "mmfewshot",
-    "mmrazor": "mmrazor",
-    "mmflow": "mmflow",
-    "mmagic": "mmagic",
-    "mmedit": "mmedit",
-    "mmhuman3d": "mmhuman3d",
-    "mmdeploy": "mmdeploy",
-    "mmcv": "mmcv",
-}
+# Known scope -> what to install for it.
+_SAME_NAME = (
+    "mmcls mmcv mmdeploy mmdet mmdet3d mmedit mmfewshot mmflow mmgen mmhuman3d mmagic mmocr mmpose "
+    "mmpretrain mmrazor mmrotate mmselfsup mmtrack mmyolo"
+)
+PIP_NAMES = {name: name for name in _SAME_NAME.split()}
+PIP_NAMES |= {"mmaction": "mmaction2", "mmseg": "mmsegmentation"}
 
 
 def import_scope(scope: str) -> bool:
@@ -42,10 +26,8 @@ def import_scope(scope: str) -> bool:
     try:
         importlib.import_module(f"{scope}.registry")
     except ImportError as e:
-        missing = isinstance(e, ModuleNotFoundError) and e.name in (scope, f"{scope}.registry")
-        if not missing:
-            logger.warning("cannot import `%s.registry`: %s", scope, e)
-        elif e.name == scope and scope in PIP_NAMES:
+        missing = e.name if isinstance(e, ModuleNotFoundError) else None
+        if missing == scope and scope in PIP_NAMES:
             logger.warning(
                 "%s is not installed and its modules will not be registered. If you want to use "
                 "modules defined in %s, please install it by `pip install %s`.",
@@ -53,28 +35,10 @@ def import_scope(scope: str) -> bool:
                 scope,
                 PIP_NAMES[scope],
             )
+        elif missing not in (scope, f"{scope}.registry"):
+            logger.warning("cannot import `%s.registry`: %s", scope, e)
         return False
     return True
-
-
-def import_object(path: str) -> Any:
-    """Return the object at a dotted path such as `"torch.nn.Linear"`, or None."""
-    module_name, *attributes = path.split(".")
-    if not attributes or not all([module_name, *attributes]):
-        return None
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError:
-        return None
-    for attribute in attributes:
-        module_name = f"{module_name}.{attribute}"
-        if not hasattr(found, attribute):
-            try:
-                importlib.import_module(module_name)
-            except ImportError:
-                return None
-        found = getattr(found, attribute, None)
-    return found
 
 
 def unknown_type_message(obj_type: str, registry: Registry) -> str:

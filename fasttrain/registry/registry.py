@@ -9,9 +9,11 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
+from fasttrain.utils.misc import get_object_from_string
+
 from .build_functions import build_from_cfg
 from .default_scope import DefaultScope
-from .lookup import PIP_NAMES, import_object, import_scope
+from .lookup import PIP_NAMES, import_scope
 
 logger = logging.getLogger("fasttrain.registry")
 
@@ -206,7 +208,7 @@ class Registry:
             for location in self._locations:
                 importlib.import_module(location)
             if not self._locations and self._scope in PIP_NAMES:
-                register = import_object(f"{self._scope}.utils.register_all_modules")
+                register = get_object_from_string(f"{self._scope}.utils.register_all_modules")
                 if register is not None:
                     register(False)
         except BaseException:
@@ -227,7 +229,7 @@ class Registry:
             found = self._get_here_or_above(name)
         else:
             found = self._get_in_scope(scope, name)
-        return import_object(key) if found is None else found
+        return get_object_from_string(key) if found is None else found
 
     def _get_here_or_above(self, name: str) -> Any:
         registry: Registry | None = self

@@ -23,11 +23,9 @@ def is_str(x: Any) -> bool:
     return isinstance(x, str)
 
 
-def is_seq_of(
-    seq: Any, expected_type: type | tuple[type, ...], seq_type: type | None = None
-) -> bool:
+def is_seq_of(seq: Any, expected_type: type | tuple[type, ...], seq_type: Any = None) -> bool:
     """Whether `seq` is a sequence, of class `seq_type` if given, of items of the expected type."""
-    if not isinstance(seq, collections.abc.Sequence if seq_type is None else seq_type):
+    if not isinstance(seq, seq_type or collections.abc.Sequence):
         return False
     return all(isinstance(item, expected_type) for item in seq)
 
@@ -160,20 +158,34 @@ def _import_module(name: str, allow_failure: bool) -> ModuleType | None:
 
 
 def get_object_from_string(obj_name: str) -> Any:
-    """Import an object by its dotted path, such as `"torch.optim.SGD"`; None when there is none."""
-    module_name, *attributes = obj_name.split(".")
-    if not all([module_name, *attributes]):
+    """Import an object by its dotted path, such as `"torch.optim.SGD"`.
+
+    Returns:
+        the object, or None when there is no such path; an error within a module that does exist
+        is raised.
+    """
+    path, *attributes = obj_name.split(".")
+    if not all([path, *attributes]):
         return None
-    try:
-        found: Any = importlib.import_module(module_name)
-        for attribute in attributes:
-            module_name = f"{module_name}.{attribute}"
-            if not hasattr(found, attribute):
-                importlib.import_module(module_name)
+    found = _import_if_there(path)
+    for attribute in attributes:
+        path = f"{path}.{attribute}"
+        if hasattr(found, attribute):
             found = getattr(found, attribute)
-    except (ImportError, AttributeError):
-        return None
+        elif isinstance(found, ModuleType):
+            found = _import_if_there(path)
+        else:
+            return None
     return found
+
+
+def _import_if_there(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        if e.name is not None and f"{name}.".startswith(f"{e.name}."):
+            return None
+        raise
 
 
 def deprecated_api_warning(
@@ -224,10 +236,7 @@ def deprecated_function(
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        notice = (
-            f"deprecated since version {since} and will be removed in version {removed_in}. "
-            f"Please {instructions}"
-        )
+        notice = f"will be removed in version {removed_in}. Please {instructions}."
         told = False
 
         @functools.wraps(function)
@@ -235,13 +244,12 @@ def deprecated_function(
             nonlocal told
             if not told:
                 told = True
-                logger.warning("'%s' in '%s' is %s", function.__name__, function.__module__, notice)
+                name = f"{function.__module__}.{function.__name__}"
+                logger.warning("'%s' is deprecated in version %s and %s", name, since, notice)
             return function(*args, **kwargs)
 
-        summary, _, rest = (function.__doc__ or "").partition("\n\n")
-        indent = " " * (len(rest) - len(rest.lstrip()))
-        directive = f".. deprecated:: {since}\n{indent}    {notice[0].upper()}{notice[1:]}."
-        wrapper.__doc__ = "\n\n".join(part for part in (summary, directive, rest) if part)
+        directive = f".. deprecated:: {since}\n    Deprecated and {notice}"
+        wrapper.__doc__ = f"{directive}\n\n    {function.__doc__ or ''}"
         return wrapper
 
     return decorate

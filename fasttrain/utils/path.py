@@ -34,7 +34,7 @@ def check_file_exist(filename: str, msg_tmpl: str = 'file "{}" does not exist') 
 
 
 def mkdir_or_exist(dir_name: str | Path, mode: int = 0o777) -> None:
-    """Make a folder with its parents; a folder that exists stays, and an empty name is no folder."""
+    """Make a folder with its parents, if it is not there; an empty name makes none."""
     if str(dir_name):
         os.makedirs(osp.expanduser(dir_name), mode=mode, exist_ok=True)
 

@@ -1,0 +1,51 @@
+"""Which packages are installed, and where."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os.path as osp
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported, or is installed under that name."""
+    try:
+        if importlib.util.find_spec(package) is not None:
+            return True
+    except (ImportError, ValueError):
+        pass
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def get_installed_path(package: str) -> str:
+    """The folder of an installed package, found without importing it.
+
+    Args:
+        package: name to import or to install by.
+    Raises:
+        ModuleNotFoundError: there is no such package, or it is a namespace without a folder.
+    """
+    for name in [package, *_import_names(package)]:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            continue
+        if spec is not None and spec.origin is not None:
+            return osp.dirname(osp.abspath(spec.origin))
+    raise ModuleNotFoundError(
+        f"Package {package} is not installed, or is a namespace package without a folder of its "
+        "own; install it, or give the name of a package in it"
+    )
+
+
+def _import_names(distribution: str) -> list[str]:
+    """The top-level packages that a distribution, such as mmsegmentation, installs."""
+    try:
+        text = importlib.metadata.distribution(distribution).read_text("top_level.txt")
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return (text or "").split()
