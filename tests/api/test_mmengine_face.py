@@ -56,7 +56,8 @@ def default_text(default: Any) -> str:
     if isinstance(default, TextIOWrapper) or default in (None,):
         return "None" if default is None else "sys.stdout"
     text = repr(default)
-    return type(default).__qualname__ if " at 0x" in text else text
+    is_short = " at 0x" not in text and "\n" not in text
+    return text if is_short else type(default).__qualname__
 
 
 def parameters_of(function: Any) -> list[str]:
