@@ -53,7 +53,7 @@ def stack_batch(
         return torch.stack(tensor_list)  # refuses different channels
     batch = tensor_list[0].new_full((len(tensor_list), *channels, *target), pad_value)
     for number, tensor in enumerate(tensor_list):
-        batch[(number, *(slice(size) for size in tensor.shape))] = tensor
+        batch[number][tuple(slice(size) for size in tensor.shape)] = tensor
     return batch
 
 
