@@ -3,6 +3,7 @@
 
 namespace py = pybind11;
 
+void bind_checkpoint(py::module_ &module);
 void bind_optimizer(py::module_ &module);
 #ifdef FASTTRAIN_WITH_HISTORY
 void bind_history(py::module_ &module);
@@ -16,6 +17,7 @@ PYBIND11_MODULE(_C, module) {
         info["cuda"] = false;
         return info;
     });
+    bind_checkpoint(module);
     bind_optimizer(module);
 #ifdef FASTTRAIN_WITH_HISTORY
     bind_history(module);

@@ -1,0 +1,39 @@
+// Moving a checkpoint's bytes: into a snapshot and into a file, checksums taken on the way.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace fasttrain {
+
+struct Span {
+    const void *data;
+    uint64_t size;
+};
+
+// Copies each span to its target (aligned to 64 bytes) and returns the checksums. The threads are
+// those of the caller's parallel regions; the caller waits.
+std::vector<uint32_t> copy_spans(const std::vector<Span> &spans, const std::vector<void *> &targets,
+                                 int threads);
+
+// Writes a whole checkpoint file to an empty descriptor, in own threads.
+//
+// `crcs` are the storages' checksums, or empty: then they are taken while writing. The storages
+// must not change meanwhile. Throws std::system_error with the errno of the call that failed.
+void write_file(int descriptor, const Span &pickle, const std::vector<Span> &storages,
+                std::vector<uint32_t> crcs, int threads);
+
+// Writes all but the storages, which stand in the file already (it is mapped).
+void write_around(int descriptor, const Span &pickle, const std::vector<uint64_t> &sizes,
+                  const std::vector<uint32_t> &crcs);
+
+struct Range {
+    uint64_t offset;
+    uint64_t size;
+};
+
+// The checksums of ranges of a file, read in own threads.
+std::vector<uint32_t> crc_ranges(int descriptor, const std::vector<Range> &ranges, int threads);
+
+} // namespace fasttrain
