@@ -262,7 +262,7 @@ class BaseDataset(Dataset):
             if not isinstance(prefix, str):
                 raise TypeError(f"prefix should be a string, but got {type(prefix)}")
             if not prefix:
-                self.data_prefix[key] = self.data_root
+                self.data_prefix[key] = self.data_root or ""
             elif self.data_root and not is_absolute(prefix):
                 self.data_prefix[key] = os.path.join(self.data_root, prefix)
 

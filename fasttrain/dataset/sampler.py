@@ -62,9 +62,7 @@ class DefaultSampler(Sampler[int]):
         return self.num_samples
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of epoch `epoch`; forgets a pending `skip`."""
-        if epoch != self.epoch:
-            self._start = 0
+        """Choose the order of epoch `epoch`; a pending `skip` stays."""
         self.epoch = epoch
 
     def skip(self, num_samples: int) -> None:

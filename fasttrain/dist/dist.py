@@ -67,7 +67,9 @@ def broadcast(data: Tensor, src: int = 0, group: ProcessGroup | None = None) -> 
 
 def sync_random_seed(group: ProcessGroup | None = None) -> int:
     """A random seed in [0, 2**31) that all processes agree on."""
-    return broadcast_object(int(np.random.randint(2**31)), group=group)
+    seed = torch.tensor(np.random.randint(2**31))
+    core_dist.broadcast(seed, group=group)
+    return int(seed)
 
 
 def broadcast_object_list(data: list[Any], src: int = 0, group: ProcessGroup | None = None) -> None:

@@ -87,11 +87,8 @@ def test_skipping_leaves_out_the_first_samples_once() -> None:
     assert list(drawn) == permutation(7, 3)[3:]
     assert list(drawn) == permutation(7, 3)
     drawn.skip(3)
-    drawn.set_epoch(0)
-    assert list(drawn) == permutation(7, 3)[3:]
-    drawn.skip(3)
     drawn.set_epoch(1)
-    assert list(drawn) == permutation(7, 4)
+    assert list(drawn) == permutation(7, 4)[3:]
 
 
 def test_skipping_in_a_stream() -> None:
