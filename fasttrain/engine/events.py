@@ -1,0 +1,265 @@
+"""EventStorage: a run's scalars, images and histograms, as a view of the core's ScalarStore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasttrain.core.history import Series
+from fasttrain.core.pending import Reader
+from fasttrain.core.store import ScalarStore
+
+_STACK: list[EventStorage] = []
+
+
+def get_event_storage() -> EventStorage:
+    """The storage that was opened last and is still open.
+
+    Raises:
+        AssertionError: there is none.
+    """
+    assert _STACK, "get_event_storage() has to be called inside a 'with EventStorage(...)' context!"
+    return _STACK[-1]
+
+
+def has_event_storage() -> bool:
+    """Whether some storage is open."""
+    return bool(_STACK)
+
+
+class HistoryBuffer:
+    """The history of one name, read only; what still waits for the device is fetched first.
+
+    The core's series keeps pairs; here the second one is the iteration.
+    """
+
+    def __init__(self, series: Series) -> None:
+        self._series = series
+
+    def __len__(self) -> int:
+        return len(self._series)
+
+    def latest(self) -> float:
+        """The newest value."""
+        return self._series.current()
+
+    def median(self, window_size: int) -> float:
+        """The median of the last `window_size` values."""
+        return self._series.median(window_size)
+
+    def avg(self, window_size: int) -> float:
+        """The mean of the last `window_size` values."""
+        return float(np.mean(self._series.window(window_size)[0]))
+
+    def global_avg(self) -> float:
+        """The mean of all values kept."""
+        return float(np.mean(self._series.values()))
+
+    def values(self) -> list[tuple[float, int]]:
+        """(value, iteration), oldest first."""
+        values, iterations = self._series.window()
+        return [(v, int(i)) for v, i in zip(values.tolist(), iterations.tolist(), strict=True)]
+
+    def newest_iteration(self) -> int:
+        """The iteration of the newest value."""
+        return int(self._series.window(1)[1][0])
+
+    def count_since(self, iteration: int) -> int:
+        """How many of the last values were put in after `iteration`."""
+        _, iterations = self._series.window(min(len(self._series), 1000))
+        return int((iterations > iteration).sum())
+
+
+class EventStorage:
+    """Named scalars with the iteration they belong to; no put waits for the device.
+
+    Use it as a context: `get_event_storage()` then finds it anywhere below.
+
+    Args:
+        start_iter: the first iteration.
+        reader: see ScalarStore; for tests and other devices.
+    """
+
+    def __init__(self, start_iter: int = 0, *, reader: Reader | None = None) -> None:
+        self._iter = start_iter
+        self._store = ScalarStore(reader=reader)
+        self._histories: dict[str, HistoryBuffer] = {}
+        self._smoothing_hints: dict[str, bool] = {}
+        self._prefix = ""
+        self._vis_data: list[tuple[str, Tensor, int]] = []
+        self._histograms: list[dict[str, Any]] = []
+
+    @property
+    def store(self) -> ScalarStore:
+        """Where the scalars live."""
+        return self._store
+
+    def put_scalar(
+        self,
+        name: str,
+        value: Any,
+        smoothing_hint: bool = True,
+        *,
+        cur_iter: int | None = None,
+    ) -> None:
+        """Add a scalar; a tensor on a device is read at the next flush, not now.
+
+        Args:
+            name: completed by the name scopes that are open.
+            value: a number, or a tensor of one element.
+            smoothing_hint: whether the value is noisy and wants smoothing when shown.
+            cur_iter: the iteration it belongs to, when not the running one.
+        Raises:
+            AssertionError: the hint differs from the one that the name had before.
+        """
+        name = self._prefix + name
+        known = self._smoothing_hints.get(name)
+        if known is None:
+            self._smoothing_hints[name] = smoothing_hint
+            self._histories[name] = HistoryBuffer(self._store.series(name))
+        else:
+            assert known == smoothing_hint, (
+                f"Scalar {name} was put with a different smoothing_hint!"
+            )
+        self._store.put(name, value, self._iter if cur_iter is None else cur_iter)
+
+    def put_scalars(
+        self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: Any
+    ) -> None:
+        """`put_scalar` for every keyword."""
+        for name, value in kwargs.items():
+            self.put_scalar(name, value, smoothing_hint, cur_iter=cur_iter)
+
+    def put_image(self, img_name: str, img_tensor: Any) -> None:
+        """Keep an image for the writers: [C, H, W], uint8 in 0..255 or float in 0..1, RGB."""
+        self._vis_data.append((img_name, img_tensor, self._iter))
+
+    def put_histogram(self, hist_name: str, hist_tensor: Tensor, bins: int = 1000) -> None:
+        """Keep a histogram of all elements of a tensor for the writers (sync point)."""
+        values = hist_tensor.detach().float()
+        low, high = values.min().item(), values.max().item()
+        counts = torch.histc(values.cpu(), bins=bins)
+        edges = torch.linspace(low, high, steps=bins + 1, dtype=torch.float32)
+        self._histograms.append(
+            {
+                "tag": hist_name,
+                "min": low,
+                "max": high,
+                "num": values.numel(),
+                "sum": float(values.sum()),
+                "sum_squares": float((values**2).sum()),
+                "bucket_limits": edges[1:].tolist(),
+                "bucket_counts": counts.tolist(),
+                "global_step": self._iter,
+            }
+        )
+
+    def history(self, name: str) -> HistoryBuffer:
+        """The history of a name.
+
+        Raises:
+            KeyError: nothing was put under that name.
+        """
+        if name not in self._histories:
+            raise KeyError(f"No history metric available for {name}!")
+        return self._histories[name]
+
+    def histories(self) -> dict[str, HistoryBuffer]:
+        """Name -> history."""
+        return dict(self._histories)
+
+    def latest(self) -> dict[str, tuple[float, int]]:
+        """Name -> (newest value, its iteration); a sync point when scalars wait on a device."""
+        return {
+            name: (history.latest(), history.newest_iteration())
+            for name, history in self._histories.items()
+            if len(history)
+        }
+
+    def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
+        """As `latest`, but the median over the last iterations where smoothing was hinted."""
+        smoothed = self.latest()
+        for name, (_, iteration) in smoothed.items():
+            if self._smoothing_hints[name]:
+                samples = self.count_samples(name, window_size)
+                smoothed[name] = (self._histories[name].median(max(1, samples)), iteration)
+        return smoothed
+
+    def count_samples(self, name: str, window_size: int = 20) -> int:
+        """How many values of `name` fall into the `window_size` iterations up to its newest."""
+        history = self.history(name)
+        return history.count_since(history.newest_iteration() - window_size)
+
+    def smoothing_hints(self) -> dict[str, bool]:
+        """Name -> whether it wants smoothing."""
+        return dict(self._smoothing_hints)
+
+    def flush(self) -> None:
+        """Bring home what waits on a device (sync point)."""
+        self._store.flush()
+
+    def step(self) -> None:
+        """Go on to the next iteration, for loops that do not set `iter`."""
+        self.iter += 1
+
+    @property
+    def iter(self) -> int:
+        """The running iteration."""
+        return self._iter
+
+    @iter.setter
+    def iter(self, value: int) -> None:
+        self._iter = self._store.step = int(value)
+
+    @property
+    def iteration(self) -> int:
+        """The same as `iter`."""
+        return self._iter
+
+    @contextmanager
+    def name_scope(self, name: str) -> Iterator[None]:
+        """Put `name/` before the names of all scalars put within."""
+        outer = self._prefix
+        self._prefix = outer + name.rstrip("/") + "/"
+        try:
+            yield
+        finally:
+            self._prefix = outer
+
+    def clear_images(self) -> None:
+        """Forget the images; called by the writer that wrote them."""
+        self._vis_data = []
+
+    def clear_histograms(self) -> None:
+        """Forget the histograms; called by the writer that wrote them."""
+        self._histograms = []
+
+    def __enter__(self) -> EventStorage:
+        _STACK.append(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert _STACK[-1] is self, "EventStorage contexts must close in reverse order"
+        _STACK.pop()
+
+
+def flatten_results(results: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested results as one dict, with `/` between the levels of a name."""
+    flat: dict[str, Any] = {}
+    for name, value in results.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten_results(value, f"{prefix}{name}/"))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,185 @@
+"""What writers do with an EventStorage: lines on the console, JSON lines, TensorBoard events."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fasttrain.engine.events import EventStorage, get_event_storage
+
+
+class EventWriter:
+    """Base class: `write` takes what is new from the current storage, `close` lets go."""
+
+    def write(self) -> None:
+        raise NotImplementedError(f"{type(self).__name__} has no write(); override it")
+
+    def close(self) -> None:
+        """Nothing to close by default."""
+
+
+class JSONWriter(EventWriter):
+    """One JSON object per iteration that has news, appended to a file; durable after each write.
+
+    The file is opened at the first write.
+
+    Args:
+        json_file: path of the file.
+        window_size: iterations of the median of scalars that want smoothing.
+    """
+
+    def __init__(self, json_file: str | Path, window_size: int = 20) -> None:
+        self._path = Path(json_file)
+        self._open_file: Any = None
+        self._window_size = window_size
+        self._last_write = -1
+
+    @property
+    def _file_handle(self) -> Any:
+        if self._open_file is None:
+            self._open_file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+        return self._open_file
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        by_iteration: dict[int, dict[str, float]] = {}
+        for name, (value, iteration) in storage.latest_with_smoothing_hint(
+            self._window_size
+        ).items():
+            if iteration > self._last_write:
+                by_iteration.setdefault(iteration, {"iteration": iteration})[name] = value
+        for iteration in sorted(by_iteration):
+            self._file_handle.write(json.dumps(by_iteration[iteration], sort_keys=True) + "\n")
+        if by_iteration:
+            self._last_write = max(by_iteration)
+        self._file_handle.flush()
+        os.fsync(self._file_handle.fileno())
+
+    def close(self) -> None:
+        if self._open_file is not None:
+            self._open_file.close()
+
+
+class TensorboardXWriter(EventWriter):
+    """Scalars, images and histograms as TensorBoard events, by `torch.utils.tensorboard`.
+
+    Args:
+        log_dir: folder of the event file, which is made at the first write.
+        window_size: iterations of the median of scalars that want smoothing.
+        kwargs: passed on to `SummaryWriter`.
+    """
+
+    def __init__(self, log_dir: str | Path, window_size: int = 20, **kwargs: Any) -> None:
+        self._window_size = window_size
+        self._arguments = {"log_dir": str(log_dir), **kwargs}
+        self._open_writer: Any = None
+        self._last_write = -1
+
+    @property
+    def _writer(self) -> Any:
+        if self._open_writer is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as e:
+                raise ImportError(
+                    "TensorboardXWriter needs the package tensorboard: pip install tensorboard"
+                ) from e
+            self._open_writer = SummaryWriter(**self._arguments)
+        return self._open_writer
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        newest = self._last_write
+        for name, (value, iteration) in storage.latest_with_smoothing_hint(
+            self._window_size
+        ).items():
+            if iteration > self._last_write:
+                self._writer.add_scalar(name, value, iteration)
+                newest = max(newest, iteration)
+        self._last_write = newest
+        for name, image, step in storage._vis_data:
+            self._writer.add_image(name, image, step)
+        storage.clear_images()
+        for histogram in storage._histograms:
+            self._writer.add_histogram_raw(**histogram)
+        storage.clear_histograms()
+
+    def close(self) -> None:
+        if self._open_writer is not None:
+            self._open_writer.close()
+
+
+class CommonMetricPrinter(EventWriter):
+    """One line per write: ETA, iteration, losses, times, learning rate, peak memory.
+
+    Args:
+        max_iter: the last iteration, for the ETA; no ETA when None.
+        window_size: values of the medians and means shown.
+    """
+
+    def __init__(self, max_iter: int | None = None, window_size: int = 20) -> None:
+        self.logger = logging.getLogger("fasttrain.utils.events")
+        self._max_iter = max_iter
+        self._window_size = window_size
+        self._last_write: tuple[int, float] | None = None
+
+    def _eta(self, storage: EventStorage) -> str | None:
+        if self._max_iter is None:
+            return None
+        left = self._max_iter - storage.iter - 1
+        try:
+            seconds = storage.history("time").median(1000) * left
+            storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
+        except KeyError:  # no timer: take the time between two writes
+            now, before = (storage.iter, time.perf_counter()), self._last_write
+            self._last_write = now
+            if before is None or now[0] == before[0]:
+                return None
+            seconds = (now[1] - before[1]) / (now[0] - before[0]) * left
+        return str(datetime.timedelta(seconds=int(seconds)))
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        if storage.iter == self._max_iter:
+            return
+        self.logger.info(self.line(storage))
+
+    def line(self, storage: EventStorage) -> str:
+        """The line that `write` logs."""
+        histories = storage.histories()
+
+        def shown(name: str, form: str, global_mean: bool = False) -> str | None:
+            if name not in histories or not len(histories[name]):
+                return None
+            history = histories[name]
+            value = history.global_avg() if global_mean else history.avg(self._window_size)
+            return f"{name}: {value:{form}}"
+
+        words = ("loss", "cider", "rewardcriterion")
+        losses = [
+            f"{name}: {history.median(self._window_size):.4g}"
+            for name, history in histories.items()
+            if len(history) and any(word in name.lower() for word in words)
+        ]
+        eta = self._eta(storage)
+        rate = histories["lr"].latest() if "lr" in histories else None
+        memory = None
+        if torch.cuda.is_available():
+            memory = f"max_mem: {torch.cuda.max_memory_allocated() / 1024**2:.0f}M"
+        parts = [
+            f"eta: {eta}" if eta else None,
+            f"iter: {storage.iter}",
+            "  ".join(losses) or None,
+            shown("time", ".4f", global_mean=True),
+            shown("data_time", ".4f"),
+            "lr: N/A" if rate is None else f"lr: {rate:.5g}",
+            memory,
+        ]
+        return " " + "  ".join(part for part in parts if part)
