@@ -1,5 +1,8 @@
 """Models: base classes, initializers, wrappers for several processes, averaged copies."""
 
+from typing import Any
+
+from fasttrain.model import wrappers
 from fasttrain.model.averaged_model import (
     BaseAveragedModel,
     ExponentialMovingAverage,
@@ -39,7 +42,6 @@ from fasttrain.model.weight_init import (
 )
 from fasttrain.model.wrappers import (
     MMDistributedDataParallel,
-    MMFullyShardedDataParallel,
     MMSeparateDistributedDataParallel,
     is_model_wrapper,
 )
@@ -86,3 +88,9 @@ __all__ = [
     "update_init_info",
     "xavier_init",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MMFullyShardedDataParallel":  # imported when it is first asked for
+        return wrappers.MMFullyShardedDataParallel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

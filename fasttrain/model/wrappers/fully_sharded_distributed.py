@@ -24,7 +24,7 @@ from fasttrain.registry import FUNCTIONS, MODEL_WRAPPERS
 PRECISION_DTYPES = ("param_dtype", "reduce_dtype", "buffer_dtype")
 
 
-@MODEL_WRAPPERS.register_module()
+@MODEL_WRAPPERS.register_module(force=True)  # in the place of the function that imports this
 class MMFullyShardedDataParallel(WrappedSteps, FullyShardedDataParallel):
     """FullyShardedDataParallel whose train_step goes through FSDP's forward.
 

@@ -9,6 +9,7 @@ from fasttrain.registry import MODEL_WRAPPERS, Registry
 
 def is_model_wrapper(model: nn.Module, registry: Registry = MODEL_WRAPPERS) -> bool:
     """Whether the class of `model`, or a base of it, is in `registry` or a registry below it."""
-    if isinstance(model, tuple(registry.module_dict.values())):
+    wrappers = tuple(kind for kind in registry.module_dict.values() if isinstance(kind, type))
+    if isinstance(model, wrappers):
         return True
     return any(is_model_wrapper(model, child) for child in registry.children.values())

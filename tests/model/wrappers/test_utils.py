@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from torch import nn
 
 from fasttrain.model import is_model_wrapper
@@ -28,3 +31,15 @@ def test_all_wrappers_are_registered() -> None:
     names = {"DataParallel", "DistributedDataParallel", "MMDistributedDataParallel"}
     names |= {"MMSeparateDistributedDataParallel", "MMFullyShardedDataParallel"}
     assert names <= set(MODEL_WRAPPERS.module_dict)
+
+
+def test_the_sharded_wrapper_is_imported_only_when_asked_for() -> None:
+    code = (
+        "import sys, torch, fasttrain.model\n"
+        "assert 'torch.distributed.fsdp' not in sys.modules\n"
+        "from fasttrain.model import MMFullyShardedDataParallel as first\n"
+        "from fasttrain.model.wrappers import MMFullyShardedDataParallel as second\n"
+        "from fasttrain.registry import MODEL_WRAPPERS\n"
+        "assert first is second is MODEL_WRAPPERS.get('MMFullyShardedDataParallel')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
