@@ -19,10 +19,11 @@ from .actions import DictAction, add_args
 from .config_dict import ConfigDict, to_config_dict
 from .file_steps import FileSteps
 from .formatting import format_config
+from .language import BASE_KEY, DELETE_KEY, DEPRECATION_KEY, RESERVED_KEYS
 from .lazy_file import read_base
 from .merging import merge_a_into_b, nested_options
+from .places import is_remote, read_text
 from .text_file import TextLoader, checked_extension
-from .utils import BASE_KEY, DELETE_KEY, DEPRECATION_KEY, RESERVED_KEYS, is_remote, read_text
 
 __all__ = [
     "BASE_KEY",

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 from . import python_text, serialize, variables
 from .config_dict import ConfigDict, to_config_dict
+from .language import BASE_KEY, ConfigParsingError
 from .lazy_file import load_lazy
 from .merging import merge_a_into_b
+from .places import read_text, resolve_base
 from .text_file import TextLoader
-from .utils import BASE_KEY, ConfigParsingError, read_text, resolve_base
 
 T = TypeVar("T")
 

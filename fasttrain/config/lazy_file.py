@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ast
-import builtins
 import os.path as osp
-import sys
-import types
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 from . import python_text
 from .config_dict import UnreadConfigDict, to_config_dict
+from .import_transformer import ImportTransformer, _gather_abs_import_lazyobj
+from .language import BASE_KEY, ConfigParsingError
 from .lazy import LazyObject
-from .utils import BASE_KEY, ConfigParsingError, find_in_package, package_folder, read_text
+from .places import find_in_package, package_folder, read_text
 
 _TEXT_BASE = (
     "The configuration file type in the inheritance chain must match the current configuration "
@@ -47,107 +46,63 @@ def load_lazy(filename: str, chain: tuple[str, ...] = ()) -> tuple[dict[str, Any
     if path in chain:
         raise ConfigParsingError(f"the configs read each other: {' -> '.join([*chain, path])}")
     tree = python_text.parse(read_text(filename), filename)
-    importer = _Importer(filename, (*chain, path))
-    imported = _check(tree, filename)
-    namespace = python_text.run(
-        tree,
-        filename,
-        {
-            "__builtins__": {**vars(builtins), "__import__": importer.import_module},
-            "read_base": importer.read_base,
-        },
-    )
-    names = {key: value for key, value in namespace.items() if not key.startswith("__")}
-    names.pop("read_base", None)
-    return names, (imported | importer.imported_in_bases) & names.keys()
-
-
-def _check(tree: ast.Module, filename: str) -> set[str]:
-    """Check the rules that hold before a config runs, and return the names that it imports."""
-    imports: list[ast.AST] = []
-    of_bases: set[ast.AST] = set()
     if any(isinstance(node, ast.Name) and node.id == BASE_KEY for node in ast.walk(tree)):
         raise ConfigParsingError(_TEXT_BASE.format(filename))
-    for node in ast.walk(tree):  # breadth first: a `with` comes before what is in it
+
+    bases: dict[str, dict[str, Any]] = {}
+    imported: set[str] = set()
+    for written in _written_bases(tree, filename):
+        names, imported_there = load_lazy(_base_path(written, filename), (*chain, path))
+        bases[written] = to_config_dict(names, kind=UnreadConfigDict)
+        imported |= imported_there
+
+    namespace: dict[str, Any] = {"LazyObject": LazyObject, "read_base": read_base}
+    helpers = dict(namespace)
+    transformer = ImportTransformer(namespace, bases, filename)
+    tree, gathered = _gather_abs_import_lazyobj(transformer.visit(tree), filename)
+    python_text.run(tree, filename, namespace)
+    values = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("__") and not (name in helpers and value is helpers[name])
+    }
+    return values, (imported | transformer.imported_obj | gathered) & values.keys()
+
+
+def _written_bases(tree: ast.Module, filename: str) -> list[str]:
+    """The modules, as written, that the file imports from within `with read_base():`."""
+    written = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.With):
             python_text.check_read_base(node, filename)
-            of_bases.update(node.body)
-        if node in of_bases or not isinstance(node, ast.Import | ast.ImportFrom):
-            continue
-        if isinstance(node, ast.ImportFrom) and (node.level or node.names[0].name == "*"):
-            raise ConfigParsingError(
-                f"{filename}, line {node.lineno}: Illegal syntax in config! `from xxx import *` "
-                "and relative imports are not allowed outside `with read_base():`"
-            )
-        imports.append(node)
-    return python_text.imported_names(imports)
+            imports = [part for part in node.body if isinstance(part, ast.ImportFrom)]
+            written += ["." * part.level + (part.module or "") for part in imports]
+    return list(dict.fromkeys(written))
 
 
-class _Importer:
-    """What `import` does within one config file."""
+def _base_path(written: str, filename: str) -> str:
+    """The path of a base config.
 
-    def __init__(self, filename: str, chain: tuple[str, ...]) -> None:
-        self.filename = filename
-        self.chain = chain
-        self.imported_in_bases: set[str] = set()
-        self._in_bases = False
-
-    @contextmanager
-    def read_base(self) -> Generator[None, None, None]:
-        self._in_bases = True
-        try:
-            yield
-        finally:
-            self._in_bases = False
-
-    def import_module(
-        self,
-        name: str,
-        namespace: Mapping[str, Any] | None = None,
-        local_names: Mapping[str, Any] | None = None,
-        fromlist: tuple[str, ...] | None = (),
-        level: int = 0,
-    ) -> Any:
-        """Stands in for `__import__`, which every import statement calls."""
-        if self._in_bases:
-            return self._base(name, level)
-        if python_text.is_standard_library(name):
-            return builtins.__import__(name, namespace, local_names, fromlist or (), level)
-        location = f"{self.filename}, line {sys._getframe(1).f_lineno}"
-        if not fromlist:  # `import a.b` binds `a`
-            return LazyObject(name.split(".")[0], location=location)
-        module = types.SimpleNamespace()
-        for imported in fromlist:
-            setattr(module, imported, LazyObject(name, imported, location))
-        if name in python_text.CONFIG_MODULES and "read_base" in fromlist:
-            module.read_base = self.read_base
-        return module
-
-    def _base(self, name: str, level: int) -> types.ModuleType:
-        """Read a base config and give it as a module, from which names are then imported."""
-        names, imported = load_lazy(self._base_path(name, level), self.chain)
-        self.imported_in_bases |= imported
-        module = types.ModuleType(name)
-        values = to_config_dict(names, kind=UnreadConfigDict)
-        vars(module).update(dict.items(values), __all__=list(names))
-        return module
-
-    def _base_path(self, name: str, level: int) -> str:
-        written = "." * level + name
-        if level:
-            folder = osp.join(osp.dirname(self.filename), *[".."] * (level - 1))
-            path = osp.normpath(osp.join(folder, *name.split(".")) + ".py")
-        else:
-            package, _, rest = name.partition(".")
-            path = osp.join(package_folder(package), *rest.split(".")) + ".py"
-            if not osp.isfile(path):
-                below_configs = rest.removeprefix("configs.").replace(".", "/")
-                path = find_in_package(package, f"{below_configs}.py")
+    Args:
+        written: `"._base_.schedule"`, relative to the config's folder, or
+            `"package.configs.schedule"`.
+        filename: the config that names it.
+    """
+    name = written.lstrip(".")
+    level = len(written) - len(name)
+    if level:
+        folder = osp.join(osp.dirname(filename), *[".."] * (level - 1))
+        path = osp.normpath(osp.join(folder, *name.split(".")) + ".py")
+    else:
+        package, _, rest = name.partition(".")
+        path = osp.join(package_folder(package), *rest.split(".")) + ".py"
         if not osp.isfile(path):
-            raise ConfigParsingError(
-                f"{path} not found! It means that incorrect module is defined in "
-                f"`with read_base(): from {written} import ...` of {self.filename}, please make "
-                "sure the base config module is valid and is consistent with the prior import "
-                "logic"
-            )
-        return path
+            below_configs = rest.removeprefix("configs.").replace(".", "/")
+            path = find_in_package(package, f"{below_configs}.py")
+    if not osp.isfile(path):
+        raise ConfigParsingError(
+            f"{path} not found! It means that incorrect module is defined in "
+            f"`with read_base(): from {written} import ...` of {filename}, please make sure the "
+            "base config module is valid and is consistent with the prior import logic"
+        )
+    return path

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from .utils import DELETE_KEY, DEPRECATION_KEY
+from .language import DELETE_KEY, DEPRECATION_KEY
 
 _NOTHING = object()
 

@@ -10,11 +10,7 @@ import types
 from collections.abc import Container, Iterable
 from typing import Any
 
-from .utils import BASE_KEY, ConfigParsingError
-
-# Modules that stand for the config language itself, and what may be imported from them.
-CONFIG_MODULES = ("mmengine", "mmengine.config", "fasttrain", "fasttrain.config")
-_CONFIG_NAMES = {"read_base", "Config", "ConfigDict", "DictAction"}
+from .language import BASE_KEY, CONFIG_MODULES, CONFIG_NAMES, ConfigParsingError
 
 
 def parse(text: str, filename: str) -> ast.Module:
@@ -132,7 +128,7 @@ def _imports_lazily(node: ast.AST) -> bool:
         return not all(is_standard_library(alias.name) for alias in node.names)
     if not isinstance(node, ast.ImportFrom):
         return False
-    if node.module in CONFIG_MODULES and {alias.name for alias in node.names} <= _CONFIG_NAMES:
+    if node.module in CONFIG_MODULES and {alias.name for alias in node.names} <= CONFIG_NAMES:
         return False
     return node.level > 0 or not is_standard_library(node.module or "")
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from . import python_text, serialize, variables
 from .config_dict import ConfigDict, to_config_dict
+from .language import BASE_KEY, ConfigParsingError
 from .merging import join_bases, merge_a_into_b, pop_deprecation
-from .utils import BASE_KEY, ConfigParsingError, is_remote, read_text, resolve_base
+from .places import is_remote, read_text, resolve_base
 
 EXTENSIONS = (".py", ".yaml", ".yml", ".json")
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .config_dict import map_sequence
-from .utils import BASE_KEY
+from .language import BASE_KEY
 
 logger = logging.getLogger("fasttrain.config")
 
