@@ -24,6 +24,7 @@ from fasttrain.model import (
     MMSeparateDistributedDataParallel,
     is_model_wrapper,
 )
+from fasttrain.optim import OptimWrapper
 
 
 def check_info(rank: int) -> None:
@@ -179,6 +180,19 @@ def check_distributed_model(rank: int) -> None:
     assert model.module.left.weight.grad.tolist() == [[1.5, 1.5]]  # the mean of both ranks
     inputs = {"inputs": torch.ones(1, 2)}
     assert torch.equal(model.val_step(inputs), model.test_step(inputs))
+
+
+def check_accumulation_synchronizes_only_when_due(rank: int) -> None:
+    model = MMDistributedDataParallel(Toy(), detect_anomalous_params=True)
+    layer = model.module.left
+    before = layer.weight.detach().clone()
+    wrapper = OptimWrapper(torch.optim.SGD(layer.parameters(), lr=1.0), accumulative_counts=2)
+    wrapper.initialize_count_status(model, 0, 2)
+    data = {"inputs": torch.full((1, 2), float(rank + 1))}
+    model.train_step(data, wrapper)
+    assert layer.weight.grad.tolist() == [[(rank + 1) / 2] * 2]  # still this rank's own
+    model.train_step(data, wrapper)
+    assert torch.allclose(layer.weight, before - 1.5)
 
 
 def check_separately_distributed_model(rank: int) -> None:
