@@ -241,6 +241,8 @@ class Table {
                 return false;
             try {
                 slot.grad = reinterpret_cast<void *>(address_of(methods_, grad.ptr()));
+                if (!slot.grad)
+                    slot.grad = this; // an empty gradient has no address, but counts as one
             } catch (py::error_already_set &) { // sparse: there is no storage to point at
                 return false;
             }

@@ -102,6 +102,14 @@ void read_all(int descriptor, void *data, uint64_t size, uint64_t offset) {
     }
 }
 
+// Threads worth starting for so many bytes.
+int useful_threads(int threads, const std::vector<uint64_t> &sizes) {
+    uint64_t total = 0;
+    for (uint64_t size : sizes)
+        total += size;
+    return int(std::min<uint64_t>(uint64_t(threads), 1 + total / (4 * block_size)));
+}
+
 // Lets the disk begin with what is written; only speed depends on it.
 void start_writeback(int descriptor, uint64_t offset, uint64_t size) {
 #ifdef SYNC_FILE_RANGE_WRITE
@@ -134,8 +142,10 @@ const char *at(const void *data, uint64_t offset) {
 
 std::vector<uint32_t> copy_spans(const std::vector<Span> &spans, const std::vector<void *> &targets,
                                  int threads) {
-    const std::vector<Block> blocks = cut(sizes_of(spans));
+    const std::vector<uint64_t> sizes = sizes_of(spans);
+    const std::vector<Block> blocks = cut(sizes);
     std::vector<uint32_t> crcs(blocks.size());
+    threads = useful_threads(threads, sizes);
     parallel_tasks(int64_t(blocks.size()), threads, [&](int64_t i) {
         const Block &block = blocks[size_t(i)];
         char *target = static_cast<char *>(targets[block.part]) + block.offset;
@@ -151,7 +161,7 @@ void write_file(int descriptor, const Span &pickle, const std::vector<Span> &sto
     const std::vector<Block> blocks = cut(sizes);
     const bool takes_crcs = crcs.empty();
     std::vector<uint32_t> block_crcs(takes_crcs ? blocks.size() : 0);
-    run_threads(blocks.size(), threads, [&](size_t i) {
+    run_threads(blocks.size(), useful_threads(threads, sizes), [&](size_t i) {
         const Block &block = blocks[i];
         const char *data = at(storages[block.part].data, block.offset);
         if (takes_crcs)
@@ -180,7 +190,7 @@ std::vector<uint32_t> crc_ranges(int descriptor, const std::vector<Range> &range
         sizes.push_back(range.size);
     const std::vector<Block> blocks = cut(sizes);
     std::vector<uint32_t> crcs(blocks.size());
-    run_threads(blocks.size(), threads, [&](size_t i) {
+    run_threads(blocks.size(), useful_threads(threads, sizes), [&](size_t i) {
         thread_local std::unique_ptr<char[]> buffer(new char[block_size]);
         const Block &block = blocks[i];
         read_all(descriptor, buffer.get(), block.size, ranges[block.part].offset + block.offset);

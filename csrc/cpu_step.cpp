@@ -198,7 +198,10 @@ void CpuTable::zero_gradients(int threads) {
     });
 }
 
-StepReport CpuTable::step(const StepRequest &request) {
+StepReport CpuTable::step(const StepRequest &asked) {
+    StepRequest request = asked;
+    if (request.norm == NormKind::none && request.check_finite)
+        request.norm = NormKind::two; // its sum shows every gradient that is not finite
     StepReport report;
     if (request.norm != NormKind::none) {
         const double reduced = reduce(request);

@@ -2,35 +2,43 @@
 #include "history.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <new>
 #include <stdexcept>
-#include <string>
+#include <vector>
 
 namespace fasttrain {
 
 namespace {
 
 constexpr std::size_t kFirstChunk = 64;
+constexpr std::size_t kPairwiseBlock = 128;
 
-// Sum that keeps the low-order bits a plain sum loses, so that long means do not drift.
-class Compensated {
-  public:
-    void add(const double *x, std::size_t n) {
-        for (std::size_t i = 0; i < n; ++i) {
-            const double next = sum_ + x[i];
-            rest_ += std::fabs(sum_) >= std::fabs(x[i]) ? (sum_ - next) + x[i] : (x[i] - next) + sum_;
-            sum_ = next;
-        }
+// Pairwise sum: halves are summed on their own, so the error grows with log n and long means do
+// not drift. Blocks, lanes and the order of the additions are numpy's: results are equal to its.
+double pairwise_sum(const double *x, std::size_t n) {
+    if (n < 8) {
+        double sum = -0.0;
+        for (std::size_t i = 0; i < n; ++i)
+            sum += x[i];
+        return sum;
     }
-    // With an infinity in the data the compensation is NaN and the plain sum is the answer.
-    double value() const { return std::isfinite(sum_) ? sum_ + rest_ : sum_; }
-
-  private:
-    double sum_ = 0.0;
-    double rest_ = 0.0;
-};
+    if (n <= kPairwiseBlock) {
+        double lane[8];
+        std::copy(x, x + 8, lane);
+        std::size_t i = 8;
+        for (; i + 8 <= n; i += 8)
+            for (std::size_t k = 0; k < 8; ++k)
+                lane[k] += x[i + k];
+        double sum = ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
+                     ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+        for (; i < n; ++i)
+            sum += x[i];
+        return sum;
+    }
+    const std::size_t half = n / 2 - (n / 2) % 8;
+    return pairwise_sum(x, half) + pairwise_sum(x + half, n - half);
+}
 
 } // namespace
 
@@ -96,14 +104,11 @@ Ring::Sums Ring::sums(std::size_t n) const {
     if (n == 0)
         return {0.0, 0.0};
     const std::size_t start = (head_ + size_ - n) % size_;
-    const std::size_t first = std::min(n, size_ - start);
-    const auto total = [&](const double *x) {
-        Compensated sum;
-        sum.add(x + start, first);
-        sum.add(x, n - first);
-        return sum.value();
-    };
-    return {total(values_.get()), total(counts_.get())};
+    if (start + n <= size_)
+        return {pairwise_sum(values_.get() + start, n), pairwise_sum(counts_.get() + start, n)};
+    std::vector<double> values(n), counts(n);
+    copy_last(n, values.data(), counts.data());
+    return {pairwise_sum(values.data(), n), pairwise_sum(counts.data(), n)};
 }
 
 double Ring::last() const {

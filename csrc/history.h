@@ -38,7 +38,7 @@ class Ring {
 
     // Copies the last n <= size() pairs, oldest first. Either target may be null.
     void copy_last(std::size_t n, double *values, double *counts) const;
-    // Sums of the last n <= size() values and counts, compensated (Neumaier).
+    // Sums of the last n <= size() values and counts, pairwise.
     Sums sums(std::size_t n) const;
     double last() const; // size() must not be 0
 

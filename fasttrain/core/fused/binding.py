@@ -84,9 +84,11 @@ class Binding:
 
     def _fill(self, optimizer: Any, previous_first: set[Tensor]) -> None:
         reasons: dict[str, int] = {}
+        position = -1
         for index, group in enumerate(optimizer.param_groups):
             self._table.add_group(group)
             for param in group["params"]:
+                position += 1
                 reason = "sparse gradients" if param in optimizer._sparse else reason_outside(param)
                 if reason is not None:
                     reasons[reason] = reasons.get(reason, 0) + 1
@@ -94,7 +96,7 @@ class Binding:
                 elif param.grad is None and not optimizer.state.get(param):
                     self._table.watch(param)
                 else:
-                    self._add(optimizer, index, param, param in previous_first)
+                    self._add(optimizer, index, param, position, param in previous_first)
         if reasons and not optimizer._said:
             optimizer._said = True
             logger.info(
@@ -103,11 +105,11 @@ class Binding:
                 ", ".join(f"{count} parameter(s) with {what}" for what, count in reasons.items()),
             )
 
-    def _add(self, optimizer: Any, index: int, param: Tensor, first: bool) -> None:
+    def _add(self, optimizer: Any, index: int, param: Tensor, position: int, first: bool) -> None:
         options, group = optimizer._options, optimizer.param_groups[index]
-        state = optimizer.state[param]
+        state = optimizer.state.get(param, {})
         step = 0
-        if optimizer.has_step_count:
+        if optimizer.has_step_count or options.stochastic_rounding:
             count = state.get("step")
             if count is None or not isinstance(count, Tensor) or count.dtype is not torch.float32:
                 state["step"] = torch.tensor(float(count or 0.0), dtype=torch.float32)
@@ -131,6 +133,8 @@ class Binding:
                 value = options.new_master(param)
             state[MASTER] = dense_like(value, param, wanted)
             master = state[MASTER].data_ptr()
+        if state:
+            optimizer.state[param] = state
         self.params.append(param)
         self._table.add(
             param,
@@ -142,7 +146,7 @@ class Binding:
             master,
             getattr(self._module.Master, kind),
             step,
-            (options.seed * 0x9E3779B1 + len(self.params)) & 0xFFFFFFFF,
+            options.slot_seed(position),
             options.stochastic_rounding,
             first,
         )

@@ -68,6 +68,8 @@ class LAMB(FusedOptimizer, PlainLAMB):
     """LAMB on the native passes; a third one reads the moments again for the scaled update."""
 
     torch_class = PlainLAMB
+    # The trust ratio's pass reads the moments again: rounded ones would not fit the norms.
+    default_state_dtype = torch.float32
     hyper_keys = ("lr", "betas", "eps", "weight_decay", "bias_correction", "maximize")
 
     @classmethod

@@ -17,6 +17,7 @@ from fasttrain.core.fused.clipping import NO_CLIP, ClipPlan, gradient_values, ra
 from fasttrain.core.fused.composed import composed_step, step_outside
 from fasttrain.core.fused.options import StateOptions
 from fasttrain.core.fused.scaling import record_found_inf, scale_of
+from fasttrain.core.fused.shadow import shadow_step
 
 logger = logging.getLogger("fasttrain.core.fused")
 
@@ -52,10 +53,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     torch_class: ClassVar[type[torch.optim.Optimizer]]
     hyper_keys: ClassVar[tuple[str, ...]]
     has_step_count: ClassVar[bool] = True
-
-    # Set by torch.amp.GradScaler around `step`.
-    grad_scale: Tensor | None = None
-    found_inf: Tensor | None = None
+    default_state_dtype: ClassVar[torch.dtype | None] = None
 
     _binding: Binding | None = None
     _clip: ClipPlan = NO_CLIP
@@ -71,7 +69,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        self._options = StateOptions(master_weights, state_dtype, stochastic_rounding, seed)
+        dtype = self.default_state_dtype if state_dtype is None else state_dtype
+        self._options = StateOptions(master_weights, dtype, stochastic_rounding, seed)
         super().__init__(params, *args, **kwargs)
         self._choose_path()
 
@@ -109,7 +108,11 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _torch_step(self) -> None:
         """Torch's own step over all parameters, without hooks."""
-        _unhooked(self.torch_class.step)(self)
+        step = _unhooked(self.torch_class.step)
+        if self._options.plain:
+            step(self)
+        else:
+            shadow_step(self, step)
 
     # -- life cycle -------------------------------------------------------------------------
 
@@ -197,24 +200,24 @@ class FusedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        # Torch's GradScaler sets these around its call of `step`, and removes them again.
+        scale: Tensor | None = self.__dict__.get("grad_scale")
+        found_inf: Tensor | None = self.__dict__.get("found_inf")
+        if found_inf is not None and bool(found_inf):  # sync point, except on the CPU
+            return loss
         if self._native:
-            # GradScaler's tensors are read on the host: free on the CPU, a sync point elsewhere.
-            if self.found_inf is None or not bool(self.found_inf):
-                unscale = 1.0 if self.grad_scale is None else 1.0 / float(self.grad_scale)
-                self._run(unscale, NO_CLIP, False, False)
+            self._run(1.0 if scale is None else 1.0 / float(scale), NO_CLIP, False, False)
         else:
-            self._torch_step_scaled()
+            self._torch_step_scaled(scale)
         return loss
 
-    def _torch_step_scaled(self) -> None:
-        """Torch's step where torch's GradScaler asked for the unscaling to happen inside."""
-        if self.found_inf is not None and bool(self.found_inf):  # sync point
-            return
-        if self.grad_scale is not None:
+    def _torch_step_scaled(self, scale: Tensor | None) -> None:
+        """Torch's step, after the unscaling that torch's GradScaler left to the step."""
+        if scale is not None:
             with torch.no_grad():
                 grads = (p.grad for group in self.param_groups for p in group["params"])
                 for values in gradient_values(g for g in grads if g is not None):
-                    values.div_(self.grad_scale.to(values.device))
+                    values.div_(scale.to(values.device))
         self._torch_step()
 
     def _fused_step(self, scaler: Any, clip: Any, divisor: float, zero: bool) -> Tensor | None:

@@ -54,6 +54,10 @@ class StateOptions:
             return self.state_dtype
         return torch.float32 if self.master_of(param) != "none" else param.dtype
 
+    def slot_seed(self, position: int) -> int:
+        """The seed of the stochastic rounding of the parameter at `position` of all parameters."""
+        return (self.seed * 0x9E3779B1 + position + 1) & 0xFFFFFFFF
+
     def new_master(self, param: Tensor) -> Tensor:
         """The master of a parameter that has none yet."""
         if self.master_of(param) == "split16":
