@@ -14,44 +14,12 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from fasttrain.dataset.annotations import is_absolute, load_annotations, load_lines
+from fasttrain.dataset.compose import Compose
 from fasttrain.logging import print_log
-from fasttrain.registry import TRANSFORMS
+
+__all__ = ["BaseDataset", "Compose", "force_full_init"]
 
 ANNOTATION_ATTRIBUTES = ("data_list", "data_bytes", "data_address")
-
-
-class Compose:
-    """A pipeline: transforms one after the other, until one of them gives None.
-
-    Args:
-        transforms: callables, or configs of registered ones.
-    """
-
-    def __init__(self, transforms: Sequence[dict | Callable] | None) -> None:
-        self.transforms: list[Callable] = []
-        for transform in transforms or ():
-            if isinstance(transform, dict):
-                built = TRANSFORMS.build(transform)
-                if not callable(built):
-                    raise TypeError(f"transform should be a callable object, but got {type(built)}")
-                self.transforms.append(built)
-            elif callable(transform):
-                self.transforms.append(transform)
-            else:
-                raise TypeError(
-                    f"transform must be a callable object or dict, but got {type(transform)}"
-                )
-
-    def __call__(self, data: dict) -> dict | None:
-        for transform in self.transforms:
-            data = transform(data)
-            if data is None:
-                return None
-        return data
-
-    def __repr__(self) -> str:
-        lines = "".join(f"\n    {transform}" for transform in self.transforms)
-        return f"{type(self).__name__}({lines}\n)"
 
 
 def force_full_init(old_func: Callable) -> Any:

@@ -1,18 +1,49 @@
-"""Initializers: functions on one module, and configurable classes that choose modules by name."""
+"""Configurable initializers that choose modules by name, and the record of what they did."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from fasttrain.logging import print_log
+from fasttrain.model.init_functions import (
+    bias_init_with_prob,
+    caffe2_xavier_init,
+    constant_init,
+    kaiming_init,
+    normal_init,
+    trunc_normal_,
+    trunc_normal_init,
+    uniform_init,
+    xavier_init,
+)
 from fasttrain.registry import WEIGHT_INITIALIZERS, build_from_cfg
 
-trunc_normal_ = nn.init.trunc_normal_
+__all__ = [
+    "BaseInit",
+    "Caffe2XavierInit",
+    "ConstantInit",
+    "KaimingInit",
+    "NormalInit",
+    "PretrainedInit",
+    "TruncNormalInit",
+    "UniformInit",
+    "XavierInit",
+    "bias_init_with_prob",
+    "caffe2_xavier_init",
+    "constant_init",
+    "initialize",
+    "kaiming_init",
+    "normal_init",
+    "trunc_normal_",
+    "trunc_normal_init",
+    "uniform_init",
+    "update_init_info",
+    "xavier_init",
+]
 
 
 def update_init_info(module: nn.Module, init_info: str) -> None:
@@ -34,76 +65,6 @@ def update_init_info(module: nn.Module, init_info: str) -> None:
             record[param].update(init_info=init_info, tmp_mean_value=mean)
 
 
-def _init_parts(module: nn.Module, init_weight: Callable[[Tensor], Any], bias: float) -> None:
-    """Apply `init_weight` to the weight and fill the bias, where the module has them."""
-    if getattr(module, "weight", None) is not None:
-        init_weight(module.weight)  # type: ignore[arg-type]
-    if getattr(module, "bias", None) is not None:
-        nn.init.constant_(module.bias, bias)  # type: ignore[arg-type]
-
-
-def constant_init(module: nn.Module, val: float, bias: float = 0) -> None:
-    """Fill the weight with `val`."""
-    _init_parts(module, lambda weight: nn.init.constant_(weight, val), bias)
-
-
-def xavier_init(
-    module: nn.Module, gain: float = 1, bias: float = 0, distribution: str = "normal"
-) -> None:
-    """Xavier (Glorot) initialization, 'uniform' or 'normal'."""
-    fill = _of_distribution(distribution, nn.init.xavier_uniform_, nn.init.xavier_normal_)
-    _init_parts(module, lambda weight: fill(weight, gain=gain), bias)
-
-
-def normal_init(module: nn.Module, mean: float = 0, std: float = 1, bias: float = 0) -> None:
-    """Normal distribution."""
-    _init_parts(module, lambda weight: nn.init.normal_(weight, mean, std), bias)
-
-
-def trunc_normal_init(
-    module: nn.Module, mean: float = 0, std: float = 1, a: float = -2, b: float = 2, bias: float = 0
-) -> None:
-    """Normal distribution, redrawn into [a, b]."""
-    _init_parts(module, lambda weight: trunc_normal_(weight, mean, std, a, b), bias)
-
-
-def uniform_init(module: nn.Module, a: float = 0, b: float = 1, bias: float = 0) -> None:
-    """Uniform distribution on [a, b]."""
-    _init_parts(module, lambda weight: nn.init.uniform_(weight, a, b), bias)
-
-
-def kaiming_init(
-    module: nn.Module,
-    a: float = 0,
-    mode: str = "fan_out",
-    nonlinearity: str = "relu",
-    bias: float = 0,
-    distribution: str = "normal",
-) -> None:
-    """Kaiming (He) initialization, 'uniform' or 'normal'; `a` is the slope below zero."""
-    fill: Any = _of_distribution(distribution, nn.init.kaiming_uniform_, nn.init.kaiming_normal_)
-    _init_parts(
-        module, lambda weight: fill(weight, a=a, mode=mode, nonlinearity=nonlinearity), bias
-    )
-
-
-def caffe2_xavier_init(module: nn.Module, bias: float = 0) -> None:
-    """Caffe2's XavierFill: uniform with variance 1 / fan_in."""
-    kaiming_init(
-        module, a=1, mode="fan_in", nonlinearity="leaky_relu", bias=bias, distribution="uniform"
-    )
-
-
-def bias_init_with_prob(prior_prob: float) -> float:
-    """The bias from which a sigmoid gives `prior_prob`."""
-    return -math.log((1 - prior_prob) / prior_prob)
-
-
-def _of_distribution(name: str, uniform: Any, normal: Any) -> Any:
-    assert name in ("uniform", "normal"), f"distribution must be uniform or normal, got {name}"
-    return uniform if name == "uniform" else normal
-
-
 class BaseInit:
     """Initialize the modules whose class, or a direct base of it, is named in `layer`.
 
@@ -112,6 +73,9 @@ class BaseInit:
         bias_prob: instead, the probability that a sigmoid gives for that bias.
         layer: class names; none chooses nothing, unless `wholemodule` is set.
     """
+
+    _function: Callable[..., None]  # what subclasses run on a module,
+    _settings: tuple[str, ...] = ()  # with these attributes as its arguments, and the bias
 
     def __init__(
         self,
@@ -132,78 +96,68 @@ class BaseInit:
         self.layer = [layer] if isinstance(layer, str) else layer
 
     def __call__(self, module: nn.Module) -> None:
-        """Initialize the chosen submodules of `module` and note it."""
-        for submodule in reversed(list(module.modules())):
-            if self.wholemodule or set(self.layer) & _names(submodule):
-                self._init_module(submodule)
+        """Initialize the chosen submodules of `module`, children first, and note it."""
+        module.apply(self._init_chosen)
         if hasattr(module, "_params_init_info"):
             update_init_info(module, init_info=self._get_init_info())
 
-    def _init_module(self, module: nn.Module) -> None:
-        raise NotImplementedError
+    def _init_chosen(self, module: nn.Module) -> None:
+        kind = type(module)
+        names = {kind.__name__, *(base.__name__ for base in kind.__bases__)}
+        if not self.wholemodule and names.isdisjoint(self.layer):
+            return
+        settings = {name: getattr(self, name) for name in self._settings}
+        self._function(module, bias=self.bias, **settings)
 
     def _get_init_info(self) -> str:
-        return f"{type(self).__name__}, bias={self.bias}"
-
-
-def _names(module: nn.Module) -> set[str]:
-    kind = type(module)
-    return {kind.__name__, *(base.__name__ for base in kind.__bases__)}
+        told = (f"{name}={getattr(self, name)}" for name in (*self._settings, "bias"))
+        return f"{type(self).__name__}: {', '.join(told)}"
 
 
 @WEIGHT_INITIALIZERS.register_module(name="Constant")
 class ConstantInit(BaseInit):
     """See `constant_init`."""
 
+    _function = staticmethod(constant_init)
+    _settings = ("val",)
+
     def __init__(self, val: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.val = val
-
-    def _init_module(self, module: nn.Module) -> None:
-        constant_init(module, self.val, self.bias)
-
-    def _get_init_info(self) -> str:
-        return f"{type(self).__name__}: val={self.val}, bias={self.bias}"
 
 
 @WEIGHT_INITIALIZERS.register_module(name="Xavier")
 class XavierInit(BaseInit):
     """See `xavier_init`."""
 
+    _function = staticmethod(xavier_init)
+    _settings = ("gain", "distribution")
+
     def __init__(self, gain: float = 1, distribution: str = "normal", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.gain = gain
         self.distribution = distribution
-
-    def _init_module(self, module: nn.Module) -> None:
-        xavier_init(module, self.gain, self.bias, self.distribution)
-
-    def _get_init_info(self) -> str:
-        return (
-            f"{type(self).__name__}: gain={self.gain}, distribution={self.distribution}, "
-            f"bias={self.bias}"
-        )
 
 
 @WEIGHT_INITIALIZERS.register_module(name="Normal")
 class NormalInit(BaseInit):
     """See `normal_init`."""
 
+    _function = staticmethod(normal_init)
+    _settings = ("mean", "std")
+
     def __init__(self, mean: float = 0, std: float = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mean = mean
         self.std = std
 
-    def _init_module(self, module: nn.Module) -> None:
-        normal_init(module, self.mean, self.std, self.bias)
-
-    def _get_init_info(self) -> str:
-        return f"{type(self).__name__}: mean={self.mean}, std={self.std}, bias={self.bias}"
-
 
 @WEIGHT_INITIALIZERS.register_module(name="TruncNormal")
 class TruncNormalInit(BaseInit):
     """See `trunc_normal_init`."""
+
+    _function = staticmethod(trunc_normal_init)
+    _settings = ("a", "b", "mean", "std")
 
     def __init__(
         self, mean: float = 0, std: float = 1, a: float = -2, b: float = 2, **kwargs: Any
@@ -214,35 +168,26 @@ class TruncNormalInit(BaseInit):
         self.a = a
         self.b = b
 
-    def _init_module(self, module: nn.Module) -> None:
-        trunc_normal_init(module, self.mean, self.std, self.a, self.b, self.bias)
-
-    def _get_init_info(self) -> str:
-        return (
-            f"{type(self).__name__}: a={self.a}, b={self.b}, mean={self.mean}, std={self.std}, "
-            f"bias={self.bias}"
-        )
-
 
 @WEIGHT_INITIALIZERS.register_module(name="Uniform")
 class UniformInit(BaseInit):
     """See `uniform_init`."""
+
+    _function = staticmethod(uniform_init)
+    _settings = ("a", "b")
 
     def __init__(self, a: float = 0, b: float = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.a = a
         self.b = b
 
-    def _init_module(self, module: nn.Module) -> None:
-        uniform_init(module, self.a, self.b, self.bias)
-
-    def _get_init_info(self) -> str:
-        return f"{type(self).__name__}: a={self.a}, b={self.b}, bias={self.bias}"
-
 
 @WEIGHT_INITIALIZERS.register_module(name="Kaiming")
 class KaimingInit(BaseInit):
     """See `kaiming_init`."""
+
+    _function = staticmethod(kaiming_init)
+    _settings = ("a", "mode", "nonlinearity", "distribution")
 
     def __init__(
         self,
@@ -257,16 +202,6 @@ class KaimingInit(BaseInit):
         self.mode = mode
         self.nonlinearity = nonlinearity
         self.distribution = distribution
-
-    def _init_module(self, module: nn.Module) -> None:
-        kaiming_init(module, self.a, self.mode, self.nonlinearity, self.bias, self.distribution)
-
-    def _get_init_info(self) -> str:
-        return (
-            f"{type(self).__name__}: a={self.a}, mode={self.mode}, "
-            f"nonlinearity={self.nonlinearity}, distribution ={self.distribution}, "
-            f"bias={self.bias}"
-        )
 
 
 @WEIGHT_INITIALIZERS.register_module(name="Caffe2Xavier")

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from fasttrain.dataset import BaseDataset, Compose, base_dataset, force_full_init
-from fasttrain.registry import TRANSFORMS
+from fasttrain.dataset import BaseDataset, base_dataset, force_full_init
 
 
 @pytest.fixture
@@ -219,9 +218,6 @@ class Refuse:
     def __call__(self, data: dict) -> dict | None:
         return None if data["v"] % 2 else data
 
-    def __repr__(self) -> str:
-        return "Refuse()"
-
 
 def test_refused_samples_are_replaced_in_training_and_an_error_in_test(ann_file: str) -> None:
     training = BaseDataset(ann_file, pipeline=[Refuse()])
@@ -230,26 +226,3 @@ def test_refused_samples_are_replaced_in_training_and_an_error_in_test(ann_file:
         BaseDataset(ann_file, pipeline=[Refuse()], test_mode=True)[1]
     with pytest.raises(Exception, match="Cannot find valid image after 3!"):
         BaseDataset(ann_file, indices=[1, 3], pipeline=[Refuse()], max_refetch=3)[0]
-
-
-def test_pipelines_are_built_and_stop_at_none() -> None:
-    TRANSFORMS.register_module(name="RefuseTest", module=Refuse)
-    try:
-        pipeline = Compose([dict(type="RefuseTest"), lambda data: {**data, "seen": True}])
-    finally:
-        TRANSFORMS.module_dict.pop("RefuseTest")
-    assert pipeline({"v": 2}) == {"v": 2, "seen": True}
-    assert pipeline({"v": 1}) is None
-    assert repr(Compose([Refuse(), Refuse()])) == "Compose(\n    Refuse()\n    Refuse()\n)"
-    assert Compose(None)({"a": 1}) == {"a": 1}
-
-
-def test_wrong_transforms() -> None:
-    with pytest.raises(TypeError, match="must be a callable object or dict, but got <class 'int'>"):
-        Compose([1])  # type: ignore[list-item]
-    TRANSFORMS.register_module(name="NotCallableTest", module=type("NotCallable", (), {}))
-    try:
-        with pytest.raises(TypeError, match="transform should be a callable object, but got"):
-            Compose([dict(type="NotCallableTest")])
-    finally:
-        TRANSFORMS.module_dict.pop("NotCallableTest")
