@@ -4,10 +4,9 @@
 namespace py = pybind11;
 
 void bind_checkpoint(py::module_ &module);
-void bind_optimizer(py::module_ &module);
-#ifdef FASTTRAIN_WITH_HISTORY
+void bind_checkpoint(py::module_ &module);
 void bind_history(py::module_ &module);
-#endif
+void bind_optimizer(py::module_ &module);
 
 PYBIND11_MODULE(_C, module) {
     module.doc() = "fasttrain's native core";
@@ -18,8 +17,7 @@ PYBIND11_MODULE(_C, module) {
         return info;
     });
     bind_checkpoint(module);
-    bind_optimizer(module);
-#ifdef FASTTRAIN_WITH_HISTORY
+    bind_checkpoint(module);
     bind_history(module);
-#endif
+    bind_optimizer(module);
 }
