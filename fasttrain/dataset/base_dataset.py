@@ -213,7 +213,7 @@ class BaseDataset(Dataset):
             if isinstance(value, str):
                 try:
                     value = load_lines(value)
-                except (TypeError, OSError):
+                except (TypeError, ValueError, OSError, ImportError):  # no file, or no URL
                     print_log(
                         f"{value} is not a meta file, simply parsed as meta information",
                         logger="current",

@@ -241,7 +241,7 @@ class ClassBalancedDataset(_SingleWrapper):
 
     def _get_repeat_factors(self, dataset: BaseDataset, repeat_thr: float) -> list[float]:
         size = len(dataset)
-        categories = [set(self.dataset.get_cat_ids(index)) for index in range(size)]
+        categories = [set(dataset.get_cat_ids(index)) for index in range(size)]
         counts = Counter(category for ids in categories for category in ids)
         factors = {
             category: max(1.0, math.sqrt(repeat_thr / (count / size)))

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fasttrain.core.checkpoint import replace_durably
 from fasttrain.dist import broadcast_object_list, collect_results, is_main_process
 from fasttrain.logging import print_log
 from fasttrain.registry import METRICS
@@ -115,8 +116,11 @@ class DumpResults(BaseMetric):
         self.results.extend(_to_cpu(predictions))
 
     def compute_metrics(self, results: list) -> dict:
-        """Write the file."""
-        with open(self.out_file_path, "wb") as file:
+        """Write the file, whole or not at all."""
+        with (
+            replace_durably(self.out_file_path, durable=False) as descriptor,
+            open(descriptor, "wb", closefd=False) as file,
+        ):
             pickle.dump(results, file, protocol=pickle.HIGHEST_PROTOCOL)
         print_log(f"Results has been saved to {self.out_file_path}.", logger="current")
         return {}

@@ -95,15 +95,19 @@ def test_metainfo_from_argument_over_class_over_file(
         METAINFO = {"classes": ["own"], "palette": [1]}
 
     assert Own(ann_file).metainfo == {"classes": ["own"], "palette": [1], "dataset_type": "test"}
-    given = {"classes": str(names), "task": "detection"}
+    given = {"classes": str(names), "task": "detection", "home": "nonesuch://x"}
     dataset = Own(ann_file, metainfo=given)
     assert dataset.metainfo == {
         "classes": ["cat", "dog"],
         "palette": [1],
         "task": "detection",
+        "home": "nonesuch://x",
         "dataset_type": "test",
     }
-    assert warned == ["detection is not a meta file, simply parsed as meta information"]
+    assert warned == [
+        f"{text} is not a meta file, simply parsed as meta information"
+        for text in ("detection", "nonesuch://x")
+    ]
     dataset.metainfo["palette"].append(2)
     assert dataset.metainfo["palette"] == [1]
     assert Own.METAINFO == {"classes": ["own"], "palette": [1]}

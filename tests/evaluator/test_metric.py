@@ -98,5 +98,10 @@ def test_dumped_results_are_read_back(tmp_path: Path) -> None:
     assert dump.evaluate(2) == {}
     loaded = pickle.loads(path.read_bytes())
     assert [item["a"].tolist() for item in loaded] == [[1.0, 1.0], [0.0, 0.0]]
+    dump.process(None, [{"a": lambda: None}])
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        dump.evaluate(1)
+    assert len(pickle.loads(path.read_bytes())) == 2  # the old file is still whole
+    assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(ValueError, match="The output file must be a pkl file"):
         DumpResults("results.json")
