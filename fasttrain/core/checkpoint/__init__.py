@@ -19,6 +19,7 @@ from fasttrain.core.checkpoint.restricted import CheckpointError, UnsafeCheckpoi
 from fasttrain.core.checkpoint.rng import collect_rng_state, restore_rng_state
 from fasttrain.core.checkpoint.stand_ins import PickledObject
 from fasttrain.core.checkpoint.tree import plain_tree
+from fasttrain.core.checkpoint.verify import damage
 
 __all__ = [
     "POINTER",
@@ -30,6 +31,7 @@ __all__ = [
     "UnsafeCheckpointError",
     "checkpoint_files",
     "collect_rng_state",
+    "damage",
     "is_url",
     "load",
     "local_copy_name",

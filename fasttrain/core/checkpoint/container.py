@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import UntypedStorage
 
+from fasttrain import native
 from fasttrain.core.checkpoint.durable import replace_durably
-from fasttrain.core.checkpoint.skeleton import rebuild_tree
+from fasttrain.core.checkpoint.skeleton import pickle_tree, rebuild_tree
 from fasttrain.core.checkpoint.storages import StorageTable
 from fasttrain.core.checkpoint.tree import plain_tree
 
@@ -52,13 +53,27 @@ def on_host(plan: Plan) -> Plan:
     return Plan(plan.tree, [_to_host(storage) for storage in plan.storages])
 
 
-def write(plan: Plan, path: str | os.PathLike[str], *, durable: bool = True) -> None:
-    """Write a plan whose storages are all in host memory."""
-    with (
-        replace_durably(path, durable=durable) as descriptor,
-        os.fdopen(descriptor, "wb", closefd=False) as file,
-    ):
-        torch.save(rebuild_tree(plan.tree, _distinct(plan.storages)), file)
+def write(
+    plan: Plan, path: str | os.PathLike[str], *, crcs: Sequence[int] = (), durable: bool = True
+) -> None:
+    """Write a plan whose storages are all in host memory.
+
+    Args:
+        crcs: the storages' CRC-32, when they are known already.
+    """
+    with replace_durably(path, durable=durable) as descriptor:
+        if native.enabled():
+            spans = [(storage.data_ptr(), storage.nbytes()) for storage in plan.storages]
+            data = pickle_tree(plan.tree)
+            native.module().checkpoint_write(descriptor, data, spans, list(crcs), num_threads())
+            return
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            torch.save(rebuild_tree(plan.tree, _distinct(plan.storages)), file)
+
+
+def num_threads() -> int:
+    """How many threads copy and write: memory and disk are busy with a few."""
+    return max(1, min(8, os.cpu_count() or 1))
 
 
 def _distinct(storages: Sequence[UntypedStorage]) -> list[UntypedStorage]:

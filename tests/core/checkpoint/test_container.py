@@ -6,7 +6,8 @@ import zipfile
 import pytest
 import torch
 
-from fasttrain.core.checkpoint import load, save
+from fasttrain import native
+from fasttrain.core.checkpoint import damage, load, save
 from support import assert_same
 
 DTYPES = [
@@ -16,10 +17,20 @@ DTYPES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True, params=["native", "fallback"])
+def path_of_code(request, monkeypatch):
+    if request.param == "fallback":
+        monkeypatch.setenv("FASTTRAIN_NATIVE", "0")
+    elif not native.enabled():
+        pytest.skip("the native module is not built")
+    return request.param
+
+
 def round_trip(state, path, **kwargs):
     save(state, path)
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
+    assert damage(path) is None
     return torch.load(path, weights_only=True, **kwargs)
 
 
@@ -92,3 +103,44 @@ def test_tensors_without_data_are_refused(tmp_path):
     with pytest.raises(TypeError, match="meta device"):
         save({"t": torch.ones(2, device="meta")}, tmp_path / "a.pth")
     assert os.listdir(tmp_path) == []
+
+
+def test_the_file_is_byte_for_byte_torchs_own(tmp_path):
+    torch.manual_seed(0)
+    sizes = [0, 1, 63, 64, 65, 1000, 300_000, 1_048_576, 1_048_577]
+    state = {f"w{size}": torch.randint(0, 255, (size,)).to(torch.uint8) for size in sizes}
+    state["weights"] = torch.nn.Linear(3, 4).state_dict()
+    save(state, tmp_path / "ours.pth")
+    torch.save(state, tmp_path / "archive")
+    ours, theirs = ((tmp_path / name).read_bytes() for name in ("ours.pth", "archive"))
+    assert len(ours) == len(theirs)
+    identity = theirs.index(b"archive/.data/serialization_id")  # its 40 digits and checksums differ
+    assert ours[:identity] == theirs[:identity]
+
+
+def test_offsets_computed_instead_of_looked_up(tmp_path):
+    config = pytest.importorskip("torch.utils.serialization.config")
+    if not hasattr(config.load, "calculate_storage_offsets"):
+        pytest.skip("this torch looks all offsets up")
+    state = {"a": torch.randn(1001), "b": torch.zeros(0), "c": torch.randn(77).double()}
+    save(state, tmp_path / "a.pth")
+    with config.patch({"load.calculate_storage_offsets": True}):
+        for mmap in (False, True):
+            assert_same(torch.load(tmp_path / "a.pth", weights_only=True, mmap=mmap), state)
+
+
+@pytest.mark.slow
+def test_files_over_4_gib(tmp_path, path_of_code):
+    if path_of_code == "fallback":
+        pytest.skip("torch's own writer")
+    state = {
+        "small": torch.ones(3),
+        "large": torch.empty(2**32 + 100, dtype=torch.uint8),
+        "after": torch.arange(5.0),
+        "empty": torch.zeros(0),
+    }
+    state["large"][-1] = 7
+    loaded = round_trip(state, tmp_path / "a.pth", mmap=True)
+    for name in ("small", "after", "empty"):
+        assert torch.equal(loaded[name], state[name])
+    assert loaded["large"][-1] == 7
