@@ -95,7 +95,7 @@ def fused_step_of(optimizer: Optimizer) -> FusedStep | None:
         return None
     replaced = optimizer.__dict__.get("step")
     if replaced is not None:
-        if not hasattr(replaced, "_wrapped_by_lr_sched"):
+        if getattr(replaced, "_wrapped_by_lr_sched", None) is not True:
             return None
         # torch's schedulers wrap `step` only to notice that it was called.
         optimizer._opt_called = True  # type: ignore[attr-defined]

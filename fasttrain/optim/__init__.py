@@ -1,5 +1,9 @@
 """Optimizers, what wraps them for the training loop, and schedulers."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from .optimizer import (
     OPTIM_WRAPPER_CONSTRUCTORS,
     OPTIMIZERS,
@@ -9,9 +13,9 @@ from .optimizer import (
     DefaultOptimWrapperConstructor,
     OptimWrapper,
     OptimWrapperDict,
-    ZeroRedundancyOptimizer,
     build_optim_wrapper,
 )
+from .optimizer.zero_optimizer import lazy_attribute
 from .scheduler import (
     INF,
     ConstantLR,
@@ -93,3 +97,7 @@ __all__ = [
     "_ParamScheduler",
     "build_optim_wrapper",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return lazy_attribute(__name__, name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from fasttrain.core.precision import LossScaler, accelerator_type, build_scaler
 from fasttrain.core.update import composed_step
 from fasttrain.registry import OPTIM_WRAPPERS
 
-from .optimizer_wrapper import OptimWrapper, one_call
+from .optimizer_wrapper import OptimWrapper, joined, one_call
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -47,8 +46,11 @@ class AmpOptimWrapper(OptimWrapper):
             from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
             factory = ShardedGradScaler
+        self._accelerator = accelerator_type()
         self._scale_update_param: float | None
-        self.loss_scaler, self._scale_update_param = build_scaler(loss_scale, factory)
+        self.loss_scaler, self._scale_update_param = build_scaler(
+            loss_scale, factory, device=self._accelerator
+        )
         self.cast_dtype = self._as_dtype(dtype)
 
     def _as_dtype(self, dtype: str | torch.dtype | None) -> torch.dtype | None:
@@ -100,17 +102,13 @@ class AmpOptimWrapper(OptimWrapper):
             self.loss_scaler.load_state_dict(scaler_state)
         super().load_state_dict(state)
 
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:  # type: ignore[override]
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
         """Context of the forward pass: autocast, and what `OptimWrapper` adds."""
-        with ExitStack() as stack:
-            stack.enter_context(super().optim_context(model))
-            if self.cast_dtype not in (torch.float32, torch.float64):
-                for device_type in self._device_types():
-                    stack.enter_context(torch.autocast(device_type, dtype=self.cast_dtype))
-            yield
-
-    def _device_types(self) -> set[str]:
-        """Where the forward pass may compute: on the accelerator, and where parameters lie."""
-        parameters = self.optimizer.param_groups[0]["params"]
-        return {accelerator_type(), parameters[0].device.type}
+        contexts = [super().optim_context(model)]
+        if self.cast_dtype not in (torch.float32, torch.float64):
+            # Where parameters lie, and the accelerator if that is somewhere else.
+            own = self.optimizer.param_groups[0]["params"][0].device.type
+            contexts = [torch.autocast(own, dtype=self.cast_dtype), *contexts]
+            if own != self._accelerator:
+                contexts.append(torch.autocast(self._accelerator, dtype=self.cast_dtype))
+        return joined(contexts)

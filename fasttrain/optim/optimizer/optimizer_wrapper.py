@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -27,6 +27,24 @@ from fasttrain.registry import OPTIM_WRAPPERS
 from .base import BaseOptimWrapper
 
 _NO_CONTEXT = nullcontext()
+
+
+def joined(contexts: Iterable[AbstractContextManager[Any]]) -> AbstractContextManager[Any]:
+    """One context out of several; those that do nothing cost nothing."""
+    active = [context for context in contexts if context is not _NO_CONTEXT]
+    if len(active) < 2:
+        return active[0] if active else _NO_CONTEXT
+    return _entered(active)
+
+
+@contextmanager
+def _entered(contexts: list[AbstractContextManager[Any]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield
+
+
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
