@@ -87,6 +87,7 @@ class Shadow:
         self.state.update(self.full_state)
 
 
+@torch.no_grad()
 def shadow_step(optimizer: Any, step: Callable[[Any], Any]) -> None:
     """Run torch's `step` with float32 stand-ins for what is stored in fewer bits.
 
