@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import islice
 from typing import Any
 
@@ -32,6 +32,7 @@ class Batches:
         self._rng_at_start: dict[str, Any] = {}
         self._generators_at_start: list[torch.Tensor] = []
         self._target: dict[str, Any] | None = None
+        self._live: Generator[Any, None, None] | None = None
 
     def begin(self, loader: Any, iter_: int, roll_over: bool = False) -> Iterator[Any]:
         """Start the next pass, at the sought position if there is one.
@@ -53,7 +54,8 @@ class Batches:
         self.running = True
         self.failed_while_fetching = False
         self._first_iter = iter_ - self.skipped
-        return self._run(iterator, iter_)
+        self._live = self._run(iterator, iter_)
+        return self._live
 
     def position(self, loader: Any, iter_: int) -> dict[str, Any]:
         """Where the passes stand after `iter_` iterations, for `seek` in another process."""
@@ -71,6 +73,15 @@ class Batches:
         """Let the next pass begin at `position`."""
         self.passes = int(position.get("passes", 0))
         self._target = dict(position) if position.get("consumed") else None
+
+    def close(self) -> None:
+        """Let the running pass go, and with it its workers.
+
+        Workers that are left to the garbage collector may take seconds to be ended.
+        """
+        if self._live is not None:
+            self._live.close()
+            self._live = None
 
     def next_pass(self, loader: Any) -> None:
         """Count a finished pass and let the sampler shuffle anew."""
@@ -116,7 +127,7 @@ class Batches:
             remaining -= seen
             self.next_pass(loader)
 
-    def _run(self, iterator: Iterator[Any], iter_: int) -> Iterator[Any]:
+    def _run(self, iterator: Iterator[Any], iter_: int) -> Generator[Any, None, None]:
         while True:
             try:
                 batch = next(iterator)

@@ -56,6 +56,9 @@ class BaseLoop(metaclass=ABCMeta):
     def load_resume_state(self, state: dict[str, Any]) -> None:
         """Take over what `resume_state` returned; empty for a checkpoint of another package."""
 
+    def close(self) -> None:
+        """Let go of what the loop holds beside its dataloader; called at every end of a run."""
+
     @property
     def at_boundary(self) -> bool:
         """Whether model and counters stand between two iterations although the loop broke off."""

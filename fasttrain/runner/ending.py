@@ -34,6 +34,9 @@ def clean_ending(runner: Runner) -> Iterator[None]:
             if interrupted and not isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt from error
             raise
+        finally:
+            if runner._built_train_loop is not None:
+                runner._built_train_loop.close()
 
 
 @contextmanager

@@ -41,11 +41,11 @@ def set_up_process(env_cfg: dict[str, Any], launcher: str) -> None:
     raise_open_file_limit(env_cfg.get("resource_limit", 4096))
 
 
-def shared_timestamp() -> str:
-    """The time as YYYYmmdd_HHMMSS, rank 0's on all ranks."""
+def shared_time() -> float:
+    """Seconds since the epoch, rank 0's on all ranks."""
     now = torch.tensor(time.time(), dtype=torch.float64)
     broadcast(now)
-    return time.strftime("%Y%m%d_%H%M%S", time.localtime(now.item()))
+    return now.item()
 
 
 def describe_system(seed: int | None) -> dict[str, Any]:

@@ -117,6 +117,11 @@ class _InfiniteDataloaderIterator:
     def _epoch(self) -> int:
         return self._batches.passes
 
+    def close(self) -> None:
+        """Let the running pass go; the next batch comes from a new one."""
+        self._batches.close()
+        self._iterator = None
+
     def __iter__(self) -> _InfiniteDataloaderIterator:
         return self
 
@@ -171,6 +176,8 @@ class IterBasedTrainLoop(TrainLoop):
         self._start()
         runner.call_hook("before_train_epoch")
         self._batches.next_iter = self._iter
+        if self.dataloader_iterator._dataloader is not self.dataloader:  # replaced since
+            self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader, self._batches)
         interrupt = runner._interrupt
         while self._iter < self._max_iters and not self.stop_training:
             if not runner.model.training:
@@ -195,6 +202,9 @@ class IterBasedTrainLoop(TrainLoop):
             "after_train_iter", batch_idx=self._iter, data_batch=data_batch, outputs=outputs
         )
         self._iter += 1
+
+    def close(self) -> None:
+        self.dataloader_iterator.close()
 
     def _count(self) -> int:
         return self._iter

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
+import time
 from pathlib import Path
 
 from torch import nn
@@ -24,7 +25,7 @@ from .base_loop import BaseLoop
 from .builders.model import unwrapped
 from .checks import check_group
 from .ending import clean_ending
-from .environment import describe_environment, set_up_process, shared_timestamp
+from .environment import describe_environment, set_up_process, shared_time
 from .hook_registry import new_hook_list
 from .interrupt import Interrupt
 from .persistence import RunnerCheckpoints
@@ -172,14 +173,19 @@ class Runner(RunnerCheckpoints):
         return cls(cfg=cfg, **{name: cfg[name] for name in names if name in cfg and name != "cfg"})
 
     def _name_run(self, experiment_name: str | None) -> None:
-        self._timestamp = shared_timestamp()
-        filename = self.cfg.filename
-        if experiment_name is not None:
-            self._experiment_name = f"{experiment_name}_{self._timestamp}"
-        elif filename is not None:
-            self._experiment_name = f"{Path(filename).stem}_{self._timestamp}"
-        else:
-            self._experiment_name = self._timestamp
+        """Name the run by its time; a second run of the same second takes the next one."""
+        if experiment_name is None and self.cfg.filename is not None:
+            experiment_name = Path(self.cfg.filename).stem
+        created_at = shared_time()
+        while True:
+            self._timestamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(created_at))
+            name = self._timestamp
+            if experiment_name is not None:
+                name = f"{experiment_name}_{self._timestamp}"
+            if not DefaultScope.check_instance_created(name):
+                break
+            created_at += 1
+        self._experiment_name = name
         self._log_dir = os.path.join(self._work_dir, self._timestamp)
         os.makedirs(self._log_dir, exist_ok=True)
 

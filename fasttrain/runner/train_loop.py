@@ -82,6 +82,9 @@ class TrainLoop(BaseLoop):
     def at_boundary(self) -> bool:
         return self._between_iterations or self._batches.failed_while_fetching
 
+    def close(self) -> None:
+        self._batches.close()
+
     def resume_state(self, epoch: int, iter: int) -> dict[str, Any]:
         rng = self._rng_before_val
         return {

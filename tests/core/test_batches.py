@@ -1,5 +1,6 @@
 """Passes that begin in the middle: same batches, same random numbers, nothing loaded twice."""
 
+import multiprocessing
 import random
 
 import numpy as np
@@ -68,6 +69,7 @@ def test_a_pass_resumed_midway_equals_the_whole_one(workers: int, own_generator:
     cut, second = loader(), Batches()
     run_pass(second, cut, 0, stop=4)
     position, now = second.position(cut, 4), collect_rng_state()
+    second.close()
 
     torch.manual_seed(99), random.seed(99), np.random.seed(99)
     fresh, third = loader(), Batches()
@@ -153,6 +155,17 @@ def test_position_between_passes_is_a_start() -> None:
     run_pass(batches, loader, 0)
     assert not batches.running
     assert batches.position(loader, 10) == {"passes": 0, "consumed": 0}
+
+
+def test_closing_ends_the_workers_at_once() -> None:
+    batches = Batches()
+    iterator = batches.begin(make_loader(2), 0)
+    next(iterator)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    batches.close()
+    assert [worker.is_alive() for worker in workers] == [False, False]
+    assert list(iterator) == []
 
 
 def test_an_error_of_the_loader_is_marked() -> None:
