@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from logging import WARNING, Logger
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from fasttrain.core.checkpoint import (
     PickledObject,
+    Writer,
+    damage,
     is_url,
     load,
     local_copy_name,
+    newest_intact,
     place_of,
     read_pointer,
     save,
@@ -51,6 +56,7 @@ __all__ = [
     "_load_checkpoint_to_model",
     "_load_checkpoint_with_prefix",
     "_save_to_state_dict",
+    "find_intact_checkpoint",
     "find_latest_checkpoint",
     "get_deprecated_model_names",
     "get_external_models",
@@ -69,16 +75,19 @@ STRIP_MODULE: list[tuple[str, str]] = [(r"^module\.", "")]
 
 
 class PickledHistory(PickledObject):
-    """A pickled `HistoryBuffer` of mmengine: its two arrays as the buffer's plain state."""
+    """A pickled `HistoryBuffer` of mmengine: its two arrays become the buffer's plain state."""
 
     __slots__ = ()
 
     def plain(self) -> dict[str, Any]:
-        state = self.attributes
+        values = np.asarray(self.attributes["_log_history"])
+        counts = np.asarray(self.attributes["_count_history"])
         return {
-            "max_length": state.get("max_length", 1_000_000),
-            "_log_history": state.get("_log_history"),
-            "_count_history": state.get("_count_history"),
+            "values": torch.from_numpy(values.astype(np.float64)),
+            "counts": torch.from_numpy(counts.astype(np.float64)),
+            "total": len(values),
+            "max_length": int(self.attributes.get("max_length", 1_000_000)),
+            "integral": values.dtype.kind in "biu",
         }
 
 
@@ -372,8 +381,21 @@ def save_checkpoint(
     filename: str | os.PathLike[str],
     file_client_args: dict[str, Any] | None = None,
     backend_args: dict[str, Any] | None = None,
+    *,
+    writer: Writer | None = None,
+    on_saved: Callable[[], None] = lambda: None,
+    updated_by: Iterable[Any] = (),
 ) -> None:
     """Save a checkpoint to a path or a URL; a file under the final name is always whole.
+
+    Args:
+        checkpoint: what to save.
+        filename: a path or a URL.
+        file_client_args: old name of `backend_args`.
+        backend_args: options of fsspec's file system.
+        writer: saves in the background: this returns once the checkpoint may change again.
+        on_saved: called once the file is durable; in the writer's thread if there is one.
+        updated_by: the optimizers whose steps change the checkpoint's tensors.
 
     Raises:
         TypeError: an entry has no plain form; names it.
@@ -388,15 +410,19 @@ def save_checkpoint(
                 'if filename starts with "pavi://"'
             )
         load_from_pavi(name)
-    if not is_url(name):
-        save(checkpoint, name)
+    target = local_copy_name(name) if is_url(name) else name
+
+    def finish() -> None:
+        if is_url(name):
+            place_of(name, options).put_file(target, name)
+            os.remove(target)
+        on_saved()
+
+    if writer is not None:
+        writer.submit(checkpoint, target, on_saved=finish, updated_by=updated_by)
         return
-    copy = local_copy_name(name)
-    try:
-        save(checkpoint, copy, durable=False)
-        place_of(name, options).put_file(copy, name)
-    finally:
-        os.remove(copy)
+    save(checkpoint, target)
+    finish()
 
 
 def storage_options(
@@ -414,6 +440,25 @@ def storage_options(
                 '"file_client_args" and "backend_args" cannot be set at the same time.'
             )
     return backend_args if file_client_args is None else file_client_args
+
+
+def find_intact_checkpoint(path: str) -> str | None:
+    """The checkpoint to resume a work folder from: the newest that is whole, None without one.
+
+    The pointer file's comes first. When it is damaged or gone, the other periodic checkpoints
+    beside it follow, newest first; each one passed over is named in a warning.
+    """
+    pointed = read_pointer(path)
+    if pointed is not None and is_url(pointed):
+        return pointed
+    names = r"(epoch|iter)_\d+\.pth"
+    if pointed is not None:
+        names += "|" + re.sub(r"(?:\\?\d)+", r"\\d+", re.escape(os.path.basename(pointed)))
+    folder = path if pointed is None else os.path.dirname(pointed)
+    found = newest_intact(
+        folder, damage, pointed=pointed, accepts=lambda name: re.fullmatch(names, name) is not None
+    )
+    return None if found is None else str(found)
 
 
 def find_latest_checkpoint(path: str) -> str | None:

@@ -20,6 +20,7 @@ from fasttrain.core.checkpoint.rng import collect_rng_state, restore_rng_state
 from fasttrain.core.checkpoint.stand_ins import PickledObject
 from fasttrain.core.checkpoint.tree import plain_tree
 from fasttrain.core.checkpoint.verify import damage
+from fasttrain.core.checkpoint.writer import Writer
 
 __all__ = [
     "POINTER",
@@ -29,6 +30,7 @@ __all__ = [
     "Plan",
     "Retention",
     "UnsafeCheckpointError",
+    "Writer",
     "checkpoint_files",
     "collect_rng_state",
     "damage",

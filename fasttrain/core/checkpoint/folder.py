@@ -73,17 +73,21 @@ def newest_intact(
     folder: str | os.PathLike[str],
     damage: Callable[[Path], str | None],
     *,
+    pointed: str | None = None,
+    accepts: Callable[[str], bool] = lambda name: True,
     suffix: str = ".pth",
 ) -> Path | None:
-    """The checkpoint to resume from: the pointer's file, else the newest one that is intact.
+    """The checkpoint to resume from: `pointed` when it is intact, else the newest that is.
 
     Args:
         damage: tells what is wrong with a file, None when it is intact. Each damaged file that is
             passed over is named in a warning.
+        pointed: what the pointer file names.
+        accepts: whether a file of this name may be resumed from at all.
     """
-    pointed = read_pointer(folder)
-    candidates = [Path(pointed)] if pointed is not None else []
-    candidates += [path for path in checkpoint_files(folder, suffix) if path not in candidates]
+    first = [Path(pointed)] if pointed is not None else []
+    others = [path for path in checkpoint_files(folder, suffix) if accepts(path.name)]
+    candidates = first + [path for path in others if path not in first]
     for path in candidates:
         if not path.is_file():
             _logger.warning("checkpoint %s, which the pointer file names, does not exist", path)

@@ -64,11 +64,15 @@ def test_the_newest_intact_one_is_chosen_and_damage_is_named(folder, caplog):
 
 
 def test_the_pointer_comes_first(folder, caplog):
-    write_pointer(folder, folder / "oldest.pth")
-    assert newest_intact(folder, lambda p: None) == folder / "oldest.pth"
-    write_pointer(folder, folder / "gone.pth")
-    assert newest_intact(folder, lambda p: None) == folder / "newest.pth"
+    oldest, gone = str(folder / "oldest.pth"), str(folder / "gone.pth")
+    assert newest_intact(folder, lambda p: None, pointed=oldest) == folder / "oldest.pth"
+    assert newest_intact(folder, lambda p: None, pointed=gone) == folder / "newest.pth"
     assert "gone.pth, which the pointer file names, does not exist" in caplog.text
+
+
+def test_only_accepted_names_are_looked_at(folder):
+    found = newest_intact(folder, lambda p: None, accepts=lambda name: name == "middle.pth")
+    assert found == folder / "middle.pth"
 
 
 def test_no_checkpoint_at_all(tmp_path):

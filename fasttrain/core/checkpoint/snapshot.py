@@ -1,0 +1,168 @@
+"""Copy a state's storages into reused host memory, so that training may go on at once."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, UntypedStorage
+
+from fasttrain import native
+from fasttrain.core.checkpoint.container import Plan
+
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state as it was at one moment, in host memory.
+
+    Attributes:
+        plan: the tree and storages over the buffer.
+        crcs: the storages' checksums where the copy took them, else empty.
+        wait: blocks until the copy is complete (copies from a GPU run on).
+    """
+
+    plan: Plan
+    crcs: Sequence[int]
+    wait: Callable[[], None]
+
+
+class HostBuffer:
+    """One block of host memory that grows to the largest snapshot and is then reused.
+
+    Args:
+        pinned: page-locked, for copies from a GPU that run beside its work.
+    """
+
+    def __init__(self, *, pinned: bool) -> None:
+        self._pinned = pinned
+        self._block = torch.empty(0, dtype=torch.uint8)
+
+    @property
+    def num_bytes(self) -> int:
+        return self._block.numel()
+
+    def reserve(self, num_bytes: int) -> Tensor:
+        """shape [>= num_bytes], uint8; the contents of an earlier snapshot are lost."""
+        if num_bytes > self.num_bytes:
+            self._block = torch.empty(0, dtype=torch.uint8)  # free it before taking more
+            self._block = self._allocate(num_bytes)
+        return self._block
+
+    def _allocate(self, num_bytes: int) -> Tensor:
+        if self._pinned:
+            return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+        block = mmap.mmap(-1, max(num_bytes, 1))
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            block.madvise(mmap.MADV_HUGEPAGE)
+        return torch.frombuffer(block, dtype=torch.uint8)
+
+
+def snapshot(plan: Plan, buffer: HostBuffer, *, updated_by: Iterable[Any] = ()) -> Snapshot:
+    """Copy the plan's storages into `buffer`.
+
+    Host storages are copied when this returns. GPU storages are copied by a side stream; the work
+    that follows on the current stream waits for them on the device, but the storages that only the
+    optimizers `updated_by` change are waited for no sooner than in their next step.
+    """
+    offsets, total = _places([storage.nbytes() for storage in plan.storages])
+    block = buffer.reserve(total).untyped_storage()
+    targets = [
+        block[offset : offset + storage.nbytes()]
+        for offset, storage in zip(offsets, plan.storages, strict=True)
+    ]
+    copied = Plan(plan.tree, targets)
+    if any(storage.device.type == "cuda" for storage in plan.storages):
+        return Snapshot(copied, (), _copy_from_gpu(plan.storages, targets, updated_by))
+    hosts = [
+        storage if storage.device.type == "cpu" else storage.cpu()  # type: ignore[no-untyped-call]
+        for storage in plan.storages
+    ]
+    return Snapshot(copied, _copy_on_host(hosts, targets), _nothing)
+
+
+def _places(sizes: Sequence[int]) -> tuple[list[int], int]:
+    offsets, cursor = [], 0
+    for size in sizes:
+        offsets.append(cursor)
+        cursor += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return offsets, cursor
+
+
+def _copy_on_host(
+    sources: Sequence[UntypedStorage], targets: Sequence[UntypedStorage]
+) -> Sequence[int]:
+    if native.enabled():
+        spans = [(source.data_ptr(), source.nbytes()) for source in sources]
+        pointers = [target.data_ptr() for target in targets]
+        crcs = native.module().checkpoint_copy(spans, pointers, torch.get_num_threads())
+        return list(crcs)
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
+    return ()
+
+
+def _copy_from_gpu(
+    sources: Sequence[UntypedStorage],
+    targets: Sequence[UntypedStorage],
+    updated_by: Iterable[Any],
+) -> Callable[[], None]:
+    """Enqueue the copies and return the function that waits for them on the host."""
+    optimizers = list(updated_by)
+    late = _storages_of(optimizers)
+    pairs = list(zip(sources, targets, strict=True))
+    current = torch.cuda.current_stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        _enqueue([pair for pair in pairs if pair[0]._cdata not in late], side)
+        others_done = side.record_event()
+        _enqueue([pair for pair in pairs if pair[0]._cdata in late], side)
+        all_done = side.record_event()
+    current.wait_event(others_done)
+    for optimizer in optimizers:
+        _before_next_step(optimizer, all_done)
+
+    def wait() -> None:
+        all_done.synchronize()  # sync point of the thread that writes
+
+    return wait
+
+
+def _enqueue(pairs: Sequence[tuple[UntypedStorage, UntypedStorage]], side: Any) -> None:
+    for source, target in pairs:
+        if source.nbytes() == 0:
+            continue
+        tensor = torch.empty(0, dtype=torch.uint8, device=source.device).set_(source)  # type: ignore[call-overload]
+        tensor.record_stream(side)
+        host = torch.empty(0, dtype=torch.uint8).set_(target)  # type: ignore[call-overload]
+        host.copy_(tensor, non_blocking=True)
+
+
+def _storages_of(optimizers: Iterable[Any]) -> set[int]:
+    """The storages that only a step of these optimizers changes."""
+    tensors: list[Tensor] = []
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            tensors += group["params"]
+        for state in optimizer.state.values():
+            tensors += [value for value in state.values() if isinstance(value, Tensor)]
+    return {tensor.untyped_storage()._cdata for tensor in tensors}
+
+
+def _before_next_step(optimizer: Any, done: Any) -> None:
+    """Make the device wait for the copy before the optimizer's next step, once."""
+
+    def wait(*_: Any) -> None:
+        handle.remove()
+        torch.cuda.current_stream().wait_event(done)
+
+    handle = optimizer.register_step_pre_hook(wait)
+
+
+def _nothing() -> None:
+    pass
