@@ -49,9 +49,9 @@ def unknown_type_message(obj_type: str, registry: Registry) -> str:
         f"`{obj_type}` is correct or it was registered as expected."
     )
     names = _reachable_names(registry)
-    near = difflib.get_close_matches(obj_type.rpartition(".")[2], names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(obj_type.rpartition(".")[2].lower(), names, n=3)
     if near:
-        message += f" The nearest registered names: {', '.join(sorted({names[n] for n in near}))}."
+        message += f" The nearest registered names: {', '.join(names[name] for name in near)}."
     return message + (
         " A module of your own registers when it is imported: list it in `custom_imports` of the"
         " config, or import it before building."
@@ -59,14 +59,12 @@ def unknown_type_message(obj_type: str, registry: Registry) -> str:
 
 
 def _reachable_names(registry: Registry) -> dict[str, str]:
-    """Name without scope -> the way to write it, of a registry, its parents and its children."""
+    """Name in lower case -> the way to write it, of a registry, its parents and its tree."""
     names: dict[str, str] = {}
     parent: Registry | None = registry
     while parent is not None:
-        for name in parent.module_dict:
-            names.setdefault(name, name)
+        names = {name.lower(): name for name in parent.module_dict} | names
         parent = parent.parent
     for scope, child in registry.root.children.items():
-        for name in child.module_dict:
-            names.setdefault(name, f"{scope}.{name}")
+        names = {name.lower(): f"{scope}.{name}" for name in child.module_dict} | names
     return names

@@ -92,11 +92,11 @@ class Registry:
         from rich.table import Table
 
         table = Table(title=f"Registry of {self._name}")
-        table.add_column("Names", justify="left", no_wrap=True)
-        table.add_column("Objects", justify="left", no_wrap=True)
+        table.add_column("Names")
+        table.add_column("Objects")
         for name, module in sorted(self._module_dict.items()):
-            table.add_row(name, str(module), style=None)
-        console = Console(width=200, color_system=None, markup=False)
+            table.add_row(name, str(module))
+        console = Console(color_system=None, markup=False, highlight=False)
         with console.capture() as capture:
             console.print(table, end="")
         return capture.get()

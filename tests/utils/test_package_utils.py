@@ -1,0 +1,24 @@
+"""Which packages are installed, and where."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fasttrain.utils import get_installed_path, is_installed
+
+
+def test_is_installed():
+    assert is_installed("torch") and is_installed("json")
+    assert is_installed("PyYAML")  # by the name it is installed by
+    assert not is_installed("not_a_package") and not is_installed("not_a.package")
+
+
+def test_get_installed_path(tmp_path, monkeypatch):
+    assert get_installed_path("torch") == str(Path(torch.__file__).parent)
+    assert Path(get_installed_path("PyYAML")).name in ("yaml", "_yaml")
+    (tmp_path / "only_a_folder").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("not_a_package", "only_a_folder"):
+        with pytest.raises(ModuleNotFoundError, match=f"Package {name} is not installed, or is a"):
+            get_installed_path(name)
