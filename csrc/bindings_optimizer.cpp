@@ -119,16 +119,16 @@ class Table {
     // (norm, coefficient, finite), or the name of what stands in the way: "rebind" when the table
     // no longer describes the parameters, "irregular" when a gradient has another layout.
     py::object step(py::list param_groups, double unscale, NormKind norm, double power,
-                    double max_norm, double clip_value, double extra_norm, bool check_finite,
-                    bool zero, int threads) {
+                    double max_norm, double clip_value, double extra_norm, double known_norm,
+                    bool check_finite, bool zero, int threads) {
         const BusyGuard guard(busy_);
         if (!groups_hold(param_groups) || !params_hold())
             return py::str("rebind");
         std::vector<py::object> grads; // keeps them alive while the lock is released
         if (!find_gradients(grads))
             return py::str("irregular");
-        StepRequest request{unscale,    norm,         power, max_norm, clip_value,
-                            extra_norm, check_finite, zero,  threads};
+        StepRequest request{unscale,    norm,       power,        max_norm, clip_value,
+                            extra_norm, known_norm, check_finite, zero,     threads};
         StepReport report;
         {
             const py::gil_scoped_release release;
@@ -139,14 +139,6 @@ class Table {
         if (zero && !grads.empty())
             methods_.increment_version(grads);
         return py::make_tuple(report.norm, report.coefficient, report.finite);
-    }
-
-    // What `gradient` of the parameter at `index` adds to a norm's sum (or maximum).
-    double reduce(int index, py::handle gradient, NormKind norm, double power, int threads) {
-        Slot &slot = table_.slots.at(size_t(index));
-        slot.grad = reinterpret_cast<void *>(address_of(methods_, gradient.ptr()));
-        const py::gil_scoped_release release;
-        return table_.reduce_slot(index, norm, power, threads);
     }
 
   private:
@@ -299,8 +291,12 @@ void bind_optimizer(py::module_ &module) {
         .def("watch", &Table::watch)
         .def("finish", &Table::finish)
         .def("first", &Table::first)
-        .def("step", &Table::step)
-        .def("reduce", &Table::reduce);
+        .def("step", &Table::step);
+    module.def("gradient_sum",
+               [](const std::string &path, uintptr_t grad, int64_t numel, Dtype type, int threads) {
+                   const py::gil_scoped_release release;
+                   return gradient_sum(path, reinterpret_cast<void *>(grad), numel, type, threads);
+               });
     module.def("cpu_paths", [] {
         py::list names;
         for (const CpuKernels *kernels : runnable_cpu_kernels())

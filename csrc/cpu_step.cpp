@@ -81,7 +81,7 @@ void CpuTable::finish() {
 }
 
 int CpuTable::threads_for(int wanted) const {
-    return int(std::clamp<int64_t>(total_ / kSerialElements, 1, wanted));
+    return int(std::clamp<int64_t>(total_ / kSerialElements, 1, std::max(wanted, 1)));
 }
 
 double CpuTable::reduce(const StepRequest &request) {
@@ -99,19 +99,22 @@ double CpuTable::reduce(const StepRequest &request) {
     return total;
 }
 
-double CpuTable::reduce_slot(int index, NormKind kind, double power, int threads) const {
-    const Slot &slot = slots.at(size_t(index));
-    const int64_t pieces = (slot.numel + kTaskElements - 1) / kTaskElements;
+double gradient_sum(const std::string &path, void *grad, int64_t numel, Dtype type, int threads) {
+    const CpuKernels &kernels = find_kernels(path);
+    Slot slot;
+    slot.grad = grad;
+    slot.grad_type = type;
+    const int64_t pieces = (numel + kTaskElements - 1) / kTaskElements;
     std::vector<double> partials(size_t(pieces), 0.0);
-    const int64_t team = std::clamp<int64_t>(slot.numel / kSerialElements, 1, threads);
+    const int64_t team = std::clamp<int64_t>(numel / kSerialElements, 1, std::max(threads, 1));
     parallel_tasks(pieces, int(team), [&](int64_t i) {
         const int64_t begin = i * kTaskElements;
-        const Segment segment{index, begin, std::min(kTaskElements, slot.numel - begin)};
-        partials[size_t(i)] = kernels_.reduce(slot, segment, kind, power);
+        const Segment segment{0, begin, std::min(kTaskElements, numel - begin)};
+        partials[size_t(i)] = kernels.reduce(slot, segment, NormKind::two, 2.0);
     });
     double total = 0.0;
     for (double partial : partials)
-        total = combine(kind, total, partial);
+        total += partial;
     return total;
 }
 
@@ -204,7 +207,8 @@ StepReport CpuTable::step(const StepRequest &asked) {
         request.norm = NormKind::two; // its sum shows every gradient that is not finite
     StepReport report;
     if (request.norm != NormKind::none) {
-        const double reduced = reduce(request);
+        const bool known = request.norm == NormKind::two && !(request.known_norm < 0.0);
+        const double reduced = known ? request.known_norm + request.extra_norm : reduce(request);
         report.finite = std::isfinite(reduced);
         report.norm =
             norm_of(reduced, request.norm, request.norm_power) * std::abs(request.unscale);

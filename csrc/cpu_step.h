@@ -10,6 +10,9 @@ namespace fasttrain {
 // The kernels that this CPU can run, slowest first.
 std::vector<const CpuKernels *> runnable_cpu_kernels();
 
+// Sum of squares of one gradient, for norms that are taken while backward runs.
+double gradient_sum(const std::string &path, void *grad, int64_t numel, Dtype type, int threads);
+
 class CpuTable {
   public:
     explicit CpuTable(const std::string &path);
@@ -22,9 +25,6 @@ class CpuTable {
 
     // Norm pass, decision, update pass. Slots without a gradient are passed over.
     StepReport step(const StepRequest &request);
-
-    // Sum of squares of one slot's gradient, for norms that are taken while backward runs.
-    double reduce_slot(int index, NormKind kind, double power, int threads) const;
 
   private:
     double reduce(const StepRequest &request);

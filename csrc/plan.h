@@ -54,6 +54,7 @@ struct StepRequest {
     double max_norm = -1.0;    // negative: no clipping by norm
     double clip_value = -1.0;  // negative: no clipping by value
     double extra_norm = 0.0;   // what gradients outside the table add to the sum (or maximum)
+    double known_norm = -1.0;  // the sum over the table's gradients, where it is known already
     bool check_finite = false; // leave everything as it is when a gradient is not finite
     bool zero = false;         // zero the gradients on the way
     int threads = 1;

@@ -157,11 +157,20 @@ class Binding:
         unscale: float,
         clip: ClipPlan,
         extra: float,
+        known: float,
         check: bool,
         zero: bool,
     ) -> Any:
         """Both passes over the table.
 
+        Args:
+            groups: the optimizer's, as they are now.
+            unscale: what gradients are multiplied with.
+            clip: how they are clipped.
+            extra: what gradients outside the table add to the norm's sum (or maximum).
+            known: the sum over the table's gradients, when it is known; negative otherwise.
+            check: change nothing when a gradient is not finite.
+            zero: zero the gradients on the way.
         Returns:
             (unscaled norm, clip coefficient, finite), or what stands in the way: "rebind" when
             the table is out of date, "irregular" when a gradient has another memory layout.
@@ -174,6 +183,7 @@ class Binding:
             clip.max_norm,
             clip.limit,
             extra,
+            known,
             check,
             zero,
             torch.get_num_threads(),

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
 from fasttrain import native
-from fasttrain.core.fused.binding import Binding, bind
+from fasttrain.core.fused.binding import Binding, bind, reason_outside
 from fasttrain.core.fused.clipping import NO_CLIP, ClipPlan, gradient_values, raise_nonfinite
 from fasttrain.core.fused.composed import composed_step, step_outside
 from fasttrain.core.fused.options import StateOptions
+from fasttrain.core.fused.overlap import OverlapNorm
 from fasttrain.core.fused.scaling import record_found_inf, scale_of
 from fasttrain.core.fused.shadow import shadow_step
 
@@ -57,6 +58,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     _binding: Binding | None = None
     _clip: ClipPlan = NO_CLIP
+    _overlap: OverlapNorm | None = None
     _opt_called: bool = False
 
     def __init__(
@@ -185,6 +187,29 @@ class FusedOptimizer(torch.optim.Optimizer):
             return norm
         return self._fused_step(scaler, clip, divisor, zero)
 
+    def enable_overlap_norm(self) -> OverlapNorm:
+        """Take the norm's sums while backward runs, so that a step reads gradients once.
+
+        Call it when all parameters are in. Set `active` of what is returned to False for backward
+        passes that no step follows (accumulation), and `remove()` it to end.
+
+        Raises:
+            RuntimeError: it cannot be right or brings nothing here; says why.
+        """
+        if not self._native:
+            raise RuntimeError("overlap_norm needs the native passes, which are not in use here")
+        if self._overlap is None:
+            groups = self.param_groups
+            params = [p for g in groups for p in g["params"] if reason_outside(p) is None]
+            self._overlap = OverlapNorm(params)
+        return self._overlap
+
+    def disable_overlap_norm(self) -> None:
+        """Go back to a norm pass in each step."""
+        if self._overlap is not None:
+            self._overlap.remove()
+            self._overlap = None
+
     def _observed(self) -> bool:
         """Whether somebody listens: step hooks, or the profiler."""
         return bool(
@@ -249,7 +274,10 @@ class FusedOptimizer(torch.optim.Optimizer):
                 binding = self._binding = bind(self)
             outside = binding.outside
             extra = clip.reduce(outside, check) if outside else 0.0
-            found = binding.step(self.param_groups, unscale, clip, extra, check, zero)
+            known = -1.0
+            if self._overlap is not None and (clip.kind == "two" or (check and not clip.by_norm)):
+                known = self._overlap.collect(binding.params)
+            found = binding.step(self.param_groups, unscale, clip, extra, known, check, zero)
             if found.__class__ is tuple:
                 norm, coefficient, finite = found
                 if outside:
