@@ -319,7 +319,7 @@ def _update_losses(outputs: Any, losses: dict[str, HistoryBuffer]) -> tuple[Any,
     for name, value in last.loss.items():
         buffer = losses.setdefault(name, HistoryBuffer())
         for loss in value if isinstance(value, list | tuple) else [value]:
-            buffer.update(loss)
+            buffer.update(loss.item())  # sync point; the predictions are read on the host anyway
     return outputs[:-1], losses
 
 
