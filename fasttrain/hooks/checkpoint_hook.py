@@ -17,7 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from fasttrain.core.checkpoint import POINTER, Place, is_url, load, local_copy_name, place_of, save
+from fasttrain.core.checkpoint import (
+    POINTER,
+    CheckpointError,
+    FolderLock,
+    Place,
+    Writer,
+    is_url,
+    load,
+    local_copy_name,
+    place_of,
+    remove_leftovers,
+    save,
+)
 from fasttrain.dist import is_main_process
 from fasttrain.hooks.hook import Hook
 from fasttrain.logging import print_log
@@ -110,6 +122,8 @@ class CheckpointHook(Hook):
         if isinstance(published_keys, Sequence) and not isinstance(published_keys, str):
             self.published_keys = list(published_keys)
         self.last_ckpt: str | None = None
+        self._writer: Writer | None = None
+        self._lock: FolderLock | None = None
         if save_begin < 0:
             raise ValueError(f"save_begin should not be less than 0, but got {save_begin}")
         self.save_begin = save_begin
@@ -184,6 +198,10 @@ class CheckpointHook(Hook):
             out_dir = str(self.out_dir)
             self.out_dir = self._place(out_dir).join_path(out_dir, os.path.basename(work_dir))
         self.file_backend = self.file_client = self._place(self.out_dir)
+        if is_main_process() and not is_url(self.out_dir):
+            self._lock = FolderLock(self.out_dir)
+            for path in remove_leftovers(self.out_dir):
+                runner.logger.warning(f"Removed {path}, left by a save that was killed")
         runner.logger.info(f"Checkpoints will be saved to {self.out_dir}.")
         known = runner.message_hub.runtime_info
         if self.save_best is not None:
@@ -217,7 +235,9 @@ class CheckpointHook(Hook):
         data_batch: dict | tuple | list | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Save when the interval is over or training ends."""
+        """Save when the interval is over or training ends; tell an error of an earlier save."""
+        if self._writer is not None:
+            self._writer.check()
         if self.by_epoch:
             return
         due = self.every_n_train_iters(runner, self.interval, self.save_begin)
@@ -236,7 +256,12 @@ class CheckpointHook(Hook):
         self._save_best_checkpoint(runner, metrics)
 
     def after_train(self, runner: Runner) -> None:
-        """Publish the last and the best checkpoints when `published_keys` are given."""
+        """Finish the saves, then publish bare copies when `published_keys` are given."""
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            self._release()
         if self.published_keys is None:
             return
         bests = [getattr(self, "best_ckpt_path", None)]
@@ -244,6 +269,21 @@ class CheckpointHook(Hook):
         for path in [self.last_ckpt, *bests]:
             if path is not None:
                 self._publish_model(runner, path)
+
+    def on_exception(self, runner: Runner) -> None:
+        """Finish the saves that are under way, and let other runs into the folder."""
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except CheckpointError as error:
+            runner.logger.error(str(error))
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
         """Save a copy with the published keys alone; its name ends in the file's own hash."""
@@ -383,10 +423,13 @@ class CheckpointHook(Hook):
         kwargs: dict[str, Any],
     ) -> None:
         """Let the runner save, then finish; in the background both when the runner offers it."""
-        if self.async_save and _takes_blocking(runner.save_checkpoint):
-            runner.save_checkpoint(*args, **kwargs, blocking=False, on_saved=finish)  # type: ignore[call-arg]
+        runner_save: Callable[..., None] = runner.save_checkpoint
+        if self.async_save and _takes_blocking(runner_save):
+            if is_main_process():
+                self._writer = runner.checkpoint_writer
+            runner_save(*args, **kwargs, blocking=False, on_saved=finish)
             return
-        runner.save_checkpoint(*args, **kwargs)
+        runner_save(*args, **kwargs)
         if is_main_process():
             finish()
 

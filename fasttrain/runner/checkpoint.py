@@ -458,7 +458,10 @@ def find_intact_checkpoint(path: str) -> str | None:
     found = newest_intact(
         folder, damage, pointed=pointed, accepts=lambda name: re.fullmatch(names, name) is not None
     )
-    return None if found is None else str(found)
+    if found is None:
+        print_log("Did not find last_checkpoint to be resumed.", logger="current")
+        return None
+    return str(found)
 
 
 def find_latest_checkpoint(path: str) -> str | None:

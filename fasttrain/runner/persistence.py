@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from fasttrain.core.checkpoint import Writer
 from fasttrain.dist import is_main_process
 from fasttrain.logging import MessageHub, MMLogger
 
@@ -14,7 +15,7 @@ from .builders.model import unwrapped
 from .checkpoint import (
     _load_checkpoint,
     _load_checkpoint_to_model,
-    find_latest_checkpoint,
+    find_intact_checkpoint,
     save_checkpoint,
 )
 from .part_builders import RunnerBuilders
@@ -32,6 +33,7 @@ class RunnerCheckpoints(RunnerBuilders):
     _resume: bool
     _has_loaded: bool
     _randomness_cfg: dict[str, Any]
+    _checkpoint_writer: Writer | None = None
 
     def set_randomness(
         self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False
@@ -54,7 +56,7 @@ class RunnerCheckpoints(RunnerBuilders):
             return
         source = self._load_from
         if self._resume and source is None:
-            source = find_latest_checkpoint(self._work_dir)
+            source = find_intact_checkpoint(self._work_dir)
             if source is not None:
                 self.logger.info(f"Auto resumed from the latest checkpoint {source}.")
         if source is None:
@@ -159,6 +161,8 @@ class RunnerCheckpoints(RunnerBuilders):
         meta: dict | None = None,
         by_epoch: bool = True,
         backend_args: dict | None = None,
+        blocking: bool = True,
+        on_saved: Callable[[], None] = lambda: None,
     ) -> None:
         """Save a checkpoint; ranks other than 0 do nothing.
 
@@ -171,6 +175,9 @@ class RunnerCheckpoints(RunnerBuilders):
             meta: further entries of `meta`; `epoch` and `iter` replace those of the loop.
             by_epoch: called within the stage after an epoch, else within that after an iteration.
             backend_args: options of fsspec's file system.
+            blocking: False returns once the state may change again; the file is then written in
+                the background, and an error in it raised by the next save.
+            on_saved: called once the file is durable; when not blocking, in another thread.
         """
         if meta is not None and not isinstance(meta, dict):
             raise TypeError(f"meta should be a dict or None, but got {type(meta)}")
@@ -186,7 +193,22 @@ class RunnerCheckpoints(RunnerBuilders):
         if save_param_scheduler and self.param_schedulers is not None:
             checkpoint["param_schedulers"] = snapshot.scheduler_states(self.param_schedulers)
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-        save_checkpoint(checkpoint, os.path.join(out_dir, filename), file_client_args, backend_args)
+        save_checkpoint(
+            checkpoint,
+            os.path.join(out_dir, filename),
+            file_client_args,
+            backend_args,
+            writer=None if blocking else self.checkpoint_writer,
+            on_saved=on_saved,
+            updated_by=snapshot.optimizers_of(self.optim_wrapper),
+        )
+
+    @property
+    def checkpoint_writer(self) -> Writer:
+        """Writes checkpoints in the background; made at its first use."""
+        if self._checkpoint_writer is None:
+            self._checkpoint_writer = Writer()
+        return self._checkpoint_writer
 
     def _checkpoint(self, meta: dict[str, Any]) -> dict[str, Any]:
         """Everything of a checkpoint but the optimizer and its schedulers."""

@@ -44,6 +44,14 @@ def optimizer_state(optim_wrapper: Any) -> dict[str, Any]:
     )
 
 
+def optimizers_of(optim_wrapper: Any) -> list[torch.optim.Optimizer]:
+    """The optimizers behind one wrapper or several."""
+    wrappers = (
+        optim_wrapper.values() if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
+    )
+    return [wrapper.optimizer for wrapper in wrappers if isinstance(wrapper, OptimWrapper)]
+
+
 def scheduler_states(schedulers: Any) -> Any:
     """The states of the schedulers: a list, or a dict of lists for several optimizers."""
     if isinstance(schedulers, dict):

@@ -14,6 +14,7 @@ from fasttrain.core.checkpoint.folder import (
     read_pointer,
     write_pointer,
 )
+from fasttrain.core.checkpoint.lock import FolderLock
 from fasttrain.core.checkpoint.remote import Place, is_url, local_copy_name, place_of
 from fasttrain.core.checkpoint.restricted import CheckpointError, UnsafeCheckpointError, load
 from fasttrain.core.checkpoint.rng import collect_rng_state, restore_rng_state
@@ -25,6 +26,7 @@ from fasttrain.core.checkpoint.writer import Writer
 __all__ = [
     "POINTER",
     "CheckpointError",
+    "FolderLock",
     "PickledObject",
     "Place",
     "Plan",
