@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,9 +12,6 @@ from torch import Tensor
 
 from fasttrain.core.pending import PendingQueue
 from fasttrain.core.ring import make_ring, read_scalar
-
-# Windows up to here are reduced by numpy; longer ones natively, with compensated sums.
-_NUMPY_WINDOW = 8192
 
 
 class Series:
@@ -116,13 +114,10 @@ class Series:
     def mean(self, window: int | None = None) -> float:
         """Sum of the last values over the sum of their counts; NaN when there are none."""
         self.flush()
-        size = len(self.ring) if window is None else min(window, len(self.ring))
-        if size > _NUMPY_WINDOW:
-            value_sum, count_sum = self.ring.sums(size)
-        else:
-            value_sum, count_sum = (float(part.sum()) for part in self.window(size))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float(np.float64(value_sum) / count_sum)
+        value_sum, count_sum = self.ring.sums(len(self.ring) if window is None else window)
+        if count_sum:
+            return value_sum / count_sum
+        return math.copysign(math.inf, value_sum) if value_sum else math.nan
 
     def global_mean(self) -> float:
         """The mean of all that is kept."""

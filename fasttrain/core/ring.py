@@ -98,10 +98,9 @@ class ArrayRing:
         return self._last(self._values, size), self._last(self._counts, size)
 
     def sums(self, size: int, /) -> tuple[float, float]:
-        """Sums of the last values and of their counts, exactly rounded."""
+        """Sums of the last values and of their counts, pairwise."""
         values, counts = (np.frombuffer(part) for part in self.window(size))
-        finite = bool(np.isfinite(values).all())
-        return (math.fsum(values) if finite else float(values.sum())), math.fsum(counts)
+        return float(values.sum()), float(counts.sum())
 
     def last(self) -> float:
         """The newest value."""

@@ -75,7 +75,10 @@ class ScalarStore:
 
     def put(self, name: str, value: Any, count: Any = 1.0) -> None:
         """Append one scalar; same rules as `put_many`."""
-        self.series(name).append(value, count, self.step)
+        if type(value) is float and count == 1:
+            self.put_many({name: value})
+        else:
+            self.series(name).append(value, count, self.step)
 
     def put_many(self, scalars: Mapping[str, Any], prefix: str = "") -> None:
         """Append each value to the series `prefix + key`.
