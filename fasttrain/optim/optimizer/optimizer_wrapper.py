@@ -71,8 +71,14 @@ class OptimWrapper(BaseOptimWrapper):
         overlap_norm: take the norm during backward (fused optimizers only).
     """
 
-    _inner_count: int
-    _max_counts: int
+    # Also for subclasses whose constructor is all their own.
+    _accumulative_counts: int = 1
+    _inner_count: int = 0
+    _max_counts: int = -1
+    clip_grad_kwargs: dict[str, Any] | None = None
+    _clip: GradClip | None = None
+    _clip_seen: Any = None
+    _one_call: bool = False
 
     def __init__(
         self,
@@ -102,9 +108,7 @@ class OptimWrapper(BaseOptimWrapper):
         )
 
     def _init_clip(self, clip_grad: dict[str, Any] | None) -> None:
-        self.clip_grad_kwargs: dict[str, Any] | None = None
-        self._clip: GradClip | None = None
-        self._clip_seen: Any = None
+        self.clip_grad_kwargs = None
         if clip_grad is None:
             return
         assert isinstance(clip_grad, dict) and clip_grad, (
