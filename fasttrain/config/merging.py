@@ -79,7 +79,14 @@ def nested_options(options: dict[str, Any]) -> dict[str, Any]:
         *path, last = str(full_key).split(".")
         inner = nested
         for key in path:
-            inner = inner.setdefault(key, {})
+            below = inner.get(key, {})
+            if not isinstance(below, dict):
+                raise TypeError(
+                    f"the option {full_key!r} needs a dict at {key!r}, which another option sets "
+                    f"to {below!r}"
+                )
+            inner[key] = dict(dict.items(below))  # a copy: it may be the caller's
+            inner = inner[key]
         inner[last] = value
     return nested
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os.path as osp
+import posixpath
 from pathlib import Path
 
 
@@ -58,6 +59,10 @@ def resolve_base(base: str, filename: str) -> tuple[str, str | None]:
         return find_in_package(package, relative), package
     if osp.isabs(base) or is_remote(base):
         return base, None
+    if is_remote(filename):
+        protocol, _, path = filename.partition("://")
+        joined = posixpath.normpath(posixpath.join(posixpath.dirname(path), base))
+        return f"{protocol}://{joined}", None
     return osp.join(osp.dirname(filename), base), None
 
 
