@@ -112,6 +112,8 @@ class EMAHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Load the average on resume; otherwise start it from the loaded weights."""
+        if not hasattr(self, "ema_model"):
+            return  # loaded before a run: the average will be a copy of what was loaded
         if "ema_state_dict" in checkpoint and runner._resume:
             self._swap_ema_state_dict(checkpoint)
             self.ema_model.load_state_dict(checkpoint["ema_state_dict"], strict=self.strict_load)
