@@ -9,7 +9,7 @@ from typing import Any
 from fasttrain.core import schedule
 from fasttrain.registry import PARAM_SCHEDULERS
 
-from .base import INF, EpochConvertible, OptimizerType
+from .base import INF, EpochConvertible, EpochSpan, OptimizerType
 from .relative import floors_of
 
 _EASE = {"cos": schedule.ease_cosine, "linear": schedule.ease_linear}
@@ -28,8 +28,6 @@ class OneCycleParamScheduler(EpochConvertible):
         final_div_factor: the end is the start over this.
         three_phase: fall back symmetrically first, then to the end.
     """
-
-    _counted_in_epochs = ("total_steps",)
 
     def __init__(
         self,
@@ -111,6 +109,21 @@ class OneCycleParamScheduler(EpochConvertible):
         # Other writers of this layout put the function itself into the state.
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "anneal_func"})
 
+    @classmethod
+    def build_iter_from_epoch(
+        cls,
+        *args: Any,
+        total_steps: int | None = None,
+        begin: int = 0,
+        end: int = INF,
+        by_epoch: bool = True,
+        epoch_length: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Build an iteration-based scheduler; `total_steps`, `begin` and `end` count epochs."""
+        span = EpochSpan(begin, end, by_epoch, epoch_length)
+        return span.build(cls, *args, total_steps=total_steps and span.iters(total_steps), **kwargs)
+
     def _get_value(self) -> list[float]:
         if self.last_step > self.total_steps:
             raise ValueError(
@@ -135,8 +148,6 @@ class CosineRestartParamScheduler(EpochConvertible):
         eta_min: the lowest value; or give
         eta_min_ratio: the lowest value as a share of the base value.
     """
-
-    _counted_in_epochs = ("periods",)
 
     def __init__(
         self,
@@ -170,6 +181,21 @@ class CosineRestartParamScheduler(EpochConvertible):
     def get_position_from_periods(iteration: int, cumulative_periods: list[int]) -> int | None:
         """Index of the period that `iteration` lies in, None past the last one."""
         return schedule.period_at(iteration, cumulative_periods)
+
+    @classmethod
+    def build_iter_from_epoch(  # type: ignore[override]
+        cls,
+        *args: Any,
+        periods: list[int],
+        begin: int = 0,
+        end: int = INF,
+        by_epoch: bool = True,
+        epoch_length: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Build an iteration-based scheduler; `periods`, `begin` and `end` count epochs."""
+        span = EpochSpan(begin, end, by_epoch, epoch_length)
+        return span.build(cls, *args, periods=[span.iters(period) for period in periods], **kwargs)
 
     def _get_value(self) -> list[Any]:
         index = self.get_position_from_periods(self.last_step, self.cumulative_periods)

@@ -188,10 +188,39 @@ class _ParamScheduler:
         return schedule.chain(self._values(), self.base_values, floors, before, now)
 
 
+class EpochSpan:
+    """Converts counts of epochs to counts of iterations.
+
+    Args:
+        begin, end, by_epoch: as of a scheduler described in epochs.
+        epoch_length: iterations per epoch.
+    """
+
+    def __init__(self, begin: int, end: int, by_epoch: bool, epoch_length: int | None) -> None:
+        assert by_epoch, (
+            "Only epoch-based kwargs whose `by_epoch=True` can be converted to iter-based."
+        )
+        assert epoch_length is not None and epoch_length > 0, (
+            f"`epoch_length` must be a positive integer, but got {epoch_length}."
+        )
+        self.epoch_length = epoch_length
+        self.arguments: dict[str, Any] = {
+            "begin": int(begin * epoch_length),
+            "end": end if end == INF else int(end * epoch_length),
+            "by_epoch": False,
+        }
+
+    def iters(self, epochs: int) -> int:
+        """The same span in iterations."""
+        return epochs * self.epoch_length
+
+    def build(self, scheduler_type: Any, *args: Any, **kwargs: Any) -> Any:
+        """Build a scheduler from arguments in iterations, over this span."""
+        return scheduler_type(*args, **kwargs, **self.arguments)
+
+
 class EpochConvertible(_ParamScheduler):
     """A scheduler described in epochs that can be built to step once per iteration."""
-
-    _counted_in_epochs: tuple[str, ...] = ()
 
     @classmethod
     def build_iter_from_epoch(
@@ -207,26 +236,10 @@ class EpochConvertible(_ParamScheduler):
 
         Args:
             args: the scheduler's positional arguments.
-            begin: in epochs, as are the arguments of the scheduler that count steps.
-            end: in epochs.
+            begin, end: in epochs, as is every other argument that counts steps.
             by_epoch: must be True.
             epoch_length: iterations per epoch.
             kwargs: the scheduler's other arguments.
         """
-        assert by_epoch, (
-            "Only epoch-based kwargs whose `by_epoch=True` can be converted to iter-based."
-        )
-        assert epoch_length is not None and epoch_length > 0, (
-            f"`epoch_length` must be a positive integer, but got {epoch_length}."
-        )
-        for name in cls._counted_in_epochs:
-            count = kwargs.get(name)
-            if count is not None:
-                several = not isinstance(count, int | float)
-                kwargs[name] = (
-                    [c * epoch_length for c in count] if several else count * epoch_length
-                )
-        kwargs["begin"] = int(begin * epoch_length)
-        kwargs["end"] = end if end == INF else int(end * epoch_length)
-        kwargs["by_epoch"] = False
-        return cls(*args, **kwargs)
+        span = EpochSpan(begin, end, by_epoch, epoch_length)
+        return span.build(cls, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fasttrain.registry import PARAM_SCHEDULERS
@@ -32,9 +33,12 @@ class MomentumSchedulerMixin:
                 group["momentum"] = group["betas"][0]
         super().__init__(optimizer, "momentum", *args, **kwargs)  # type: ignore[call-arg]
 
-    def step(self, *args: Any, **kwargs: Any) -> None:
+    def step(self) -> None:
         """Set the new momentum, in `betas` too where the optimizer has them."""
-        super().step(*args, **kwargs)  # type: ignore[misc]
+        super().step()  # type: ignore[misc]
+        self._copy_to_betas()
+
+    def _copy_to_betas(self) -> None:
         if self.use_betas:
             for group in self.optimizer.param_groups:  # type: ignore[attr-defined]
                 group["betas"] = (group["momentum"], *group["betas"][1:])
@@ -83,3 +87,8 @@ class StepMomentum(MomentumSchedulerMixin, StepParamScheduler):
 @PARAM_SCHEDULERS.register_module()
 class ReduceOnPlateauMomentum(MomentumSchedulerMixin, ReduceOnPlateauParamScheduler):
     """Reduces the momentum when a metric stops improving."""
+
+    def step(self, metrics: Mapping[str, Any] | None = None) -> None:  # type: ignore[override]
+        """Count an epoch, or judge the metrics of one."""
+        ReduceOnPlateauParamScheduler.step(self, metrics)
+        self._copy_to_betas()

@@ -9,7 +9,7 @@ from typing import Any
 from fasttrain.core import schedule
 from fasttrain.registry import PARAM_SCHEDULERS
 
-from .base import INF, EpochConvertible, OptimizerType
+from .base import INF, EpochConvertible, EpochSpan, OptimizerType
 
 
 def floors_of(
@@ -25,8 +25,6 @@ def floors_of(
 @PARAM_SCHEDULERS.register_module()
 class StepParamScheduler(EpochConvertible):
     """Multiplies by `gamma` every `step_size` steps."""
-
-    _counted_in_epochs = ("step_size",)
 
     def __init__(
         self,
@@ -46,6 +44,21 @@ class StepParamScheduler(EpochConvertible):
         self.gamma = gamma
         super().__init__(optimizer, param_name, begin, end, last_step, by_epoch, verbose)
 
+    @classmethod
+    def build_iter_from_epoch(  # type: ignore[override]
+        cls,
+        *args: Any,
+        step_size: int,
+        begin: int = 0,
+        end: int = INF,
+        by_epoch: bool = True,
+        epoch_length: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Build an iteration-based scheduler; `step_size`, `begin` and `end` count epochs."""
+        span = EpochSpan(begin, end, by_epoch, epoch_length)
+        return span.build(cls, *args, step_size=span.iters(step_size), **kwargs)
+
     def _get_value(self) -> list[Any]:
         return self._times(schedule.step_ratio(self.last_step, self.step_size, self.gamma))
 
@@ -53,8 +66,6 @@ class StepParamScheduler(EpochConvertible):
 @PARAM_SCHEDULERS.register_module()
 class MultiStepParamScheduler(EpochConvertible):
     """Multiplies by `gamma` at each milestone; one listed twice counts twice."""
-
-    _counted_in_epochs = ("milestones",)
 
     def __init__(
         self,
@@ -71,6 +82,23 @@ class MultiStepParamScheduler(EpochConvertible):
         self.milestones = Counter(milestones)
         self.gamma = gamma
         super().__init__(optimizer, param_name, begin, end, last_step, by_epoch, verbose)
+
+    @classmethod
+    def build_iter_from_epoch(  # type: ignore[override]
+        cls,
+        *args: Any,
+        milestones: Sequence[int],
+        begin: int = 0,
+        end: int = INF,
+        by_epoch: bool = True,
+        epoch_length: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Build an iteration-based scheduler; `milestones`, `begin` and `end` count epochs."""
+        span = EpochSpan(begin, end, by_epoch, epoch_length)
+        return span.build(
+            cls, *args, milestones=[span.iters(epoch) for epoch in milestones], **kwargs
+        )
 
     def _get_value(self) -> list[Any]:
         return self._times(schedule.multi_step_ratio(self.last_step, self.milestones, self.gamma))
@@ -131,8 +159,6 @@ class CosineAnnealingParamScheduler(EpochConvertible):
     `eta_min_ratio` that share of each group's base value.
     """
 
-    _counted_in_epochs = ("T_max",)
-
     def __init__(
         self,
         optimizer: OptimizerType,
@@ -153,6 +179,21 @@ class CosineAnnealingParamScheduler(EpochConvertible):
         self.eta_min = 0.0 if eta_min is None and eta_min_ratio is None else eta_min
         self.eta_min_ratio = eta_min_ratio
         super().__init__(optimizer, param_name, begin, end, last_step, by_epoch, verbose)
+
+    @classmethod
+    def build_iter_from_epoch(
+        cls,
+        *args: Any,
+        T_max: int | None = None,
+        begin: int = 0,
+        end: int = INF,
+        by_epoch: bool = True,
+        epoch_length: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Build an iteration-based scheduler; `T_max`, `begin` and `end` count epochs."""
+        span = EpochSpan(begin, end, by_epoch, epoch_length)
+        return span.build(cls, *args, T_max=T_max and span.iters(T_max), **kwargs)
 
     def _get_value(self) -> list[Any]:
         floors = floors_of(self.base_values, self.eta_min, self.eta_min_ratio)
