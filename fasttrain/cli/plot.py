@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fasttrain.cli.curves import Curves, read_curves
 from fasttrain.cli.errors import UsageError, user_input
 
@@ -128,12 +130,17 @@ def metric_groups(curves: Curves) -> list[list[str]]:
 
 
 def smoothed(values: list[float]) -> list[float]:
-    """Exponential moving average over about a twentieth of the curve, without a start-up bias."""
-    keep = 1.0 - 1.0 / max(2.0, len(values) / 20.0)
-    total, weight, found = 0.0, 0.0, []
-    for value in values:
-        if value == value:  # a NaN is left out, not carried on
-            total = keep * total + (1.0 - keep) * value
-            weight = keep * weight + (1.0 - keep)
-        found.append(total / weight if weight else value)
-    return found
+    """Gaussian average around each point, about a twentieth of the curve wide; NaNs are left out.
+
+    The window is centred, so the smoothed curve does not lag behind the raw one.
+    """
+    sigma = max(1.0, len(values) / 60.0)
+    offsets = np.arange(-int(3 * sigma), int(3 * sigma) + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    raw = np.asarray(values, dtype=np.float64)
+    known = np.isfinite(raw)
+    middle = slice(len(offsets) // 2, len(offsets) // 2 + len(raw))
+    total = np.convolve(np.where(known, raw, 0.0), kernel)[middle]
+    weight = np.convolve(known.astype(np.float64), kernel)[middle]
+    smooth: list[float] = np.divide(total, weight, out=raw.copy(), where=weight > 0).tolist()
+    return smooth
