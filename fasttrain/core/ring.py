@@ -79,9 +79,9 @@ class ArrayRing:
             raise ValueError(
                 f"expected as many counts as values, got {len(counts)} and {len(values)}"
             )
-        total = self.total + len(values)
+        total, size = self.total + len(values), len(self)
         for name, added in (("_values", values), ("_counts", counts)):
-            kept = array("d", self._last(getattr(self, name), len(self)))
+            kept = array("d", self._last(getattr(self, name), size))
             kept.frombytes(bytes(memoryview(added[-self.max_length :])))
             setattr(self, name, kept[-self.max_length :])
         self._head, self.total = 0, total

@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+import torch
+
+from fasttrain import native
+from fasttrain.core.ring import ArrayRing, choose_put_scalars, make_ring, read_scalar
+
+
+@pytest.fixture(params=["compiled", "arrays"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both implementations, through the switch that users have."""
+    monkeypatch.setenv("FASTTRAIN_NATIVE", "1" if request.param == "compiled" else "0")
+    if request.param == "compiled" and not native.available():
+        pytest.skip("the compiled module is not built")
+    return request.param
+
+
+def shown(ring, size: int) -> tuple[list[float], list[float]]:
+    values, counts = ring.window(size)
+    return np.frombuffer(values).tolist(), np.frombuffer(counts).tolist()
+
+
+def test_the_switch_chooses(kind: str) -> None:
+    assert isinstance(make_ring(3), ArrayRing) == (kind == "arrays")
+
+
+def test_keeps_the_last_pairs(kind: str) -> None:
+    ring = make_ring(3)
+    for number in range(5):
+        ring.append(number * 0.5, number + 1)
+        assert len(ring) == min(number + 1, 3)
+        assert ring.last() == number * 0.5
+    assert ring.total == 5
+    assert shown(ring, 2) == ([1.5, 2.0], [4.0, 5.0])
+    assert shown(ring, 100) == ([1.0, 1.5, 2.0], [3.0, 4.0, 5.0])
+    assert shown(ring, 0) == ([], [])
+    assert ring.sums(2) == (3.5, 9.0)
+
+
+def test_random_use_equals_a_list(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    for max_length in (1, 2, 63, 64, 65, 200):
+        ring = make_ring(max_length)
+        expected: list[tuple[float, float]] = []
+        for _ in range(40):
+            added = rng.standard_normal((int(rng.integers(0, 90)), 2))
+            if rng.random() < 0.5:
+                ring.extend(np.ascontiguousarray(added[:, 0]), np.ascontiguousarray(added[:, 1]))
+            else:
+                for value, count in added.tolist():
+                    ring.append(value, count)
+            expected = (expected + [tuple(pair) for pair in added.tolist()])[-max_length:]
+            size = int(rng.integers(0, max_length + 5))
+            kept = expected[len(expected) - min(size, len(expected)) :]
+            assert shown(ring, size) == ([v for v, _ in kept], [c for _, c in kept])
+            array = np.array([v for v, _ in kept])
+            assert ring.sums(size)[0] == array.sum()
+
+
+def test_growth_shows_no_garbage(kind: str) -> None:
+    ring = make_ring(1_000_000)
+    for number in range(3000):
+        ring.append(float(number))
+    assert shown(ring, 3000)[0] == list(map(float, range(3000)))
+
+
+@pytest.mark.parametrize("bad", ["1", None, [1.0], 1j, torch.tensor(1.0)])
+def test_refuses_what_is_no_number(kind: str, bad) -> None:
+    ring = make_ring(3)
+    with pytest.raises(TypeError, match="value must be a Python int or float"):
+        ring.append(bad)
+    with pytest.raises(TypeError, match="count must be a Python int or float"):
+        ring.append(1.0, bad)
+    assert len(ring) == 0
+
+
+def test_refuses_wrong_arrays(kind: str) -> None:
+    ring = make_ring(3)
+    with pytest.raises(TypeError, match="one-dimensional float64"):
+        ring.extend(np.zeros(2, np.float32), np.zeros(2))
+    with pytest.raises(TypeError, match="one-dimensional float64"):
+        ring.extend(np.zeros((2, 1)), np.zeros(2))
+    with pytest.raises(ValueError, match="as many counts as values, got 3 and 2"):
+        ring.extend(np.zeros(2), np.zeros(3))
+    with pytest.raises(ValueError, match="size must be >= 0, got -1"):
+        ring.window(-1)
+    with pytest.raises(ValueError, match="empty"):
+        ring.last()
+
+
+@pytest.mark.parametrize("length", [0, -3])
+def test_refuses_an_empty_capacity(kind: str, length: int) -> None:
+    with pytest.raises(ValueError, match=f"max_length must be >= 1, got {length}"):
+        make_ring(length)
+    with pytest.raises(ValueError, match=f"max_length must be >= 1, got {length}"):
+        make_ring(3).reset(length)
+
+
+def test_reset_forgets(kind: str) -> None:
+    ring = make_ring(3)
+    ring.append(1.5)
+    ring.reset(2)
+    assert (len(ring), ring.total, ring.max_length, ring.integral) == (0, 0, 2, True)
+    ring.append(1)
+    assert shown(ring, 5) == ([1.0], [1.0])
+
+
+def test_knows_integers(kind: str) -> None:
+    ring = make_ring(3)
+    ring.append(2)
+    assert ring.integral
+    ring.append(2.0)
+    ring.append(3)
+    assert not ring.integral
+
+
+def test_put_scalars_writes_what_it_can(kind: str) -> None:
+    put = choose_put_scalars()
+    names = ["float", "int", "numpy", "host", "grad", "nan", "text", "vector"]
+    rings = {name: make_ring(9) for name in names}
+    scalars = {
+        "float": 0.5,
+        "int": 2,
+        "numpy": np.float64(0.25),
+        "host": torch.tensor(3.0),
+        "grad": torch.tensor([4.0], requires_grad=True),
+        "nan": float("nan"),
+        "text": "1",
+        "vector": torch.zeros(2),
+        "unknown": 1.0,
+    }
+    assert put(rings, scalars, torch.Tensor) == ["nan", "text", "vector", "unknown"]
+    written = {name: shown(ring, 9)[0] for name, ring in rings.items()}
+    assert written == {
+        "float": [0.5], "int": [2.0], "numpy": [0.25], "host": [3.0], "grad": [4.0],
+        "nan": [], "text": [], "vector": [],
+    }  # fmt: skip
+    assert put(rings, {"float": 1.0}, torch.Tensor) is None
+    assert put(rings, {"host": torch.tensor(1.0)}, type(None)) == ["host"]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (1, 1), (1.5, 1.5), (True, True), (np.float32(2), 2.0), (np.int64(3), 3), (np.array(4), 4),
+        (np.array([[5.0]]), 5.0), (torch.tensor(6), 6), (torch.tensor([7.0]), 7.0),
+        (torch.tensor(1.5, dtype=torch.bfloat16), 1.5),
+    ],
+)  # fmt: skip
+def test_read_scalar(value, number) -> None:
+    read = read_scalar(value)
+    assert read == number
+    assert type(read) is type(number)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2,), (1, 2)])
+def test_read_scalar_refuses_shapes(shape: tuple[int, ...]) -> None:
+    for value in (torch.zeros(shape), np.zeros(shape)):
+        with pytest.raises(ValueError, match="exactly one element"):
+            read_scalar(value)
+
+
+@pytest.mark.parametrize("value", ["1", None, [1], np.bool_(True), 1j, torch.tensor(1j)])
+def test_read_scalar_refuses_types(value) -> None:
+    with pytest.raises(TypeError, match="a scalar must be a Python or numpy number"):
+        read_scalar(value)
