@@ -117,19 +117,18 @@ class Config(FileSteps):
             format_python_code: see `Config`.
         """
         filename = str(filename)
-        if not is_remote(filename) and not osp.isfile(osp.expanduser(filename)):
-            raise FileNotFoundError(f"the config file {osp.abspath(filename)} does not exist")
-        extension = checked_extension(filename)
-        lazy = lazy_import
-        if lazy is None:
-            lazy = Config._is_lazy_import(filename)
+        path = filename if is_remote(filename) else osp.expanduser(filename)
+        if not is_remote(path) and not osp.isfile(path):
+            raise FileNotFoundError(f"the config file {osp.abspath(path)} does not exist")
+        extension = checked_extension(path)
+        lazy = Config._is_lazy_import(path) if lazy_import is None else lazy_import
         imported: set[str] = set()
         if lazy and extension == ".py":
-            cfg_dict, imported = Config._parse_lazy_import(filename)
-            text, env_variables = read_text(filename), {}
+            cfg_dict, imported = Config._parse_lazy_import(path)
+            text, env_variables = read_text(path), {}
         else:
             loader = TextLoader(use_predefined_variables, use_environment_variables, lazy_import)
-            loaded = loader.load_file(filename)
+            loaded = loader.load_file(path)
             cfg_dict = to_config_dict(loaded.cfg)
             text, env_variables = loaded.text, loaded.env_variables
         if import_custom_modules and cfg_dict.get("custom_imports"):

@@ -8,12 +8,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from fasttrain.utils.package_utils import get_installed_path
+
 from . import python_text
 from .config_dict import UnreadConfigDict, to_config_dict
 from .import_transformer import ImportTransformer, _gather_abs_import_lazyobj
 from .language import BASE_KEY, ConfigParsingError
 from .lazy import LazyObject
-from .places import find_in_package, package_folder, read_text
+from .places import find_in_package, read_text
 
 _TEXT_BASE = (
     "The configuration file type in the inheritance chain must match the current configuration "
@@ -95,7 +97,7 @@ def _base_path(written: str, filename: str) -> str:
         path = osp.normpath(osp.join(folder, *name.split(".")) + ".py")
     else:
         package, _, rest = name.partition(".")
-        path = osp.join(package_folder(package), *rest.split(".")) + ".py"
+        path = osp.join(get_installed_path(package), *rest.split(".")) + ".py"
         if not osp.isfile(path):
             below_configs = rest.removeprefix("configs.").replace(".", "/")
             path = find_in_package(package, f"{below_configs}.py")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os.path as osp
 import posixpath
 from pathlib import Path
+
+from fasttrain.utils.package_utils import get_installed_path
 
 
 def is_remote(path: str) -> bool:
@@ -13,37 +14,23 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def package_folder(package: str) -> str:
-    """The folder of an installed package, found without importing it.
-
-    Raises:
-        ModuleNotFoundError: there is no such package.
-    """
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(
-            f"the package {package!r}, which a config refers to, is not installed", name=package
-        )
-    return str(next(iter(spec.submodule_search_locations)))
-
-
 def find_in_package(package: str, relative: str) -> str:
-    """The path of a config file that an installed package ships.
+    """The path of a config file that an installed package, such as `"mmdet"`, ships.
 
-    Args:
-        package: import name, such as `"mmdet"`.
-        relative: path below the package's folder of configs.
     Raises:
+        ModuleNotFoundError: the package is not installed.
         FileNotFoundError: the package does not ship the file.
     """
-    folder = package_folder(package)
-    tried = [osp.join(folder, *below, relative) for below in ((".mim", "configs"), ("configs",))]
+    return find_below(get_installed_path(package), relative)
+
+
+def find_below(package_path: str, relative: str) -> str:
+    """The path of a config file below a package's folder of configs."""
+    tried = [osp.join(package_path, *f, relative) for f in ((".mim", "configs"), ("configs",))]
     for path in tried:
         if osp.isfile(path):
             return path
-    raise FileNotFoundError(
-        f"the package {package!r} ships no config {relative!r}; looked for {' and '.join(tried)}"
-    )
+    raise FileNotFoundError(f"the config {relative!r} is neither {tried[0]} nor {tried[1]}")
 
 
 def resolve_base(base: str, filename: str) -> tuple[str, str | None]:

@@ -55,7 +55,7 @@ class TextLoader:
             OSError: another file type than Python, YAML or JSON.
             FileNotFoundError: the file, or a base of it, does not exist.
         """
-        path = filename if is_remote(filename) else osp.abspath(osp.expanduser(filename))
+        path = filename if is_remote(filename) else osp.abspath(filename)
         extension = checked_extension(path)
         if path in chain:
             raise ConfigParsingError(f"the configs name each other: {' -> '.join([*chain, path])}")

@@ -7,18 +7,12 @@ import importlib
 import logging
 from typing import TYPE_CHECKING
 
+from fasttrain.utils.package_utils import PROJECTS
+
 if TYPE_CHECKING:
     from .registry import Registry
 
 logger = logging.getLogger("fasttrain.registry")
-
-# Known scope -> what to install for it.
-_SAME_NAME = (
-    "mmcls mmcv mmdeploy mmdet mmdet3d mmedit mmfewshot mmflow mmgen mmhuman3d mmagic mmocr mmpose "
-    "mmpretrain mmrazor mmrotate mmselfsup mmtrack mmyolo"
-)
-PIP_NAMES = {name: name for name in _SAME_NAME.split()}
-PIP_NAMES |= {"mmaction": "mmaction2", "mmseg": "mmsegmentation"}
 
 
 def import_scope(scope: str) -> bool:
@@ -27,13 +21,13 @@ def import_scope(scope: str) -> bool:
         importlib.import_module(f"{scope}.registry")
     except ImportError as e:
         missing = e.name if isinstance(e, ModuleNotFoundError) else None
-        if missing == scope and scope in PIP_NAMES:
+        if missing == scope and scope in PROJECTS:
             logger.warning(
                 "%s is not installed and its modules will not be registered. If you want to use "
                 "modules defined in %s, please install it by `pip install %s`.",
                 scope,
                 scope,
-                PIP_NAMES[scope],
+                PROJECTS[scope],
             )
         elif missing not in (scope, f"{scope}.registry"):
             logger.warning("cannot import `%s.registry`: %s", scope, e)

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from fasttrain.utils.misc import get_object_from_string
+from fasttrain.utils.package_utils import PROJECTS
 
 from .build_functions import build_from_cfg
 from .default_scope import DefaultScope
-from .lookup import PIP_NAMES, import_scope
+from .lookup import import_scope
 
 logger = logging.getLogger("fasttrain.registry")
 
@@ -40,6 +41,9 @@ class Registry:
     Registries of one kind form a tree: a package's registry hangs below the root of that kind,
     under the package's scope. A name is looked up in the registry itself, then in its parents;
     `"mmdet.ResNet"` asks for the registry with that scope.
+
+    A class of this package and the one of an installed mmengine that it stands for, known by its
+    name, do not collide: this package's class is the registered one, whichever comes first.
 
     Args:
         name: what is registered, such as `"model"`.
@@ -207,7 +211,7 @@ class Registry:
         try:
             for location in self._locations:
                 importlib.import_module(location)
-            if not self._locations and self._scope in PIP_NAMES:
+            if not self._locations and self._scope in PROJECTS:
                 register = get_object_from_string(f"{self._scope}.utils.register_all_modules")
                 if register is not None:
                     register(False)
@@ -261,14 +265,11 @@ class Registry:
         for name in names:
             existing = self._module_dict.get(name)
             if existing is not None and not force:
-                # Both this project and an installed mmengine may define a class of this name:
-                # this project's one stands, whichever comes first.
                 if _is_stand_in(existing, module):
                     continue
                 if not _is_stand_in(module, existing):
-                    raise KeyError(
-                        f"{name} is already registered in {self.name} at {existing.__module__}"
-                    )
+                    place = getattr(existing, "__module__", existing)
+                    raise KeyError(f"{name} is already registered in {self.name} at {place}")
             self._module_dict[name] = module
 
     def register_module(

@@ -6,6 +6,14 @@ import importlib.metadata
 import importlib.util
 import os.path as osp
 
+# Import name, which is also the registry scope, of the OpenMMLab projects -> what to install.
+_OF_ONE_NAME = (
+    "mmcls mmcv mmdeploy mmdet mmdet3d mmedit mmfewshot mmflow mmgen mmhuman3d mmagic mmocr mmpose "
+    "mmpretrain mmrazor mmrotate mmselfsup mmtrack mmyolo"
+)
+PROJECTS = {name: name for name in _OF_ONE_NAME.split()}
+PROJECTS |= {"mmaction": "mmaction2", "mmseg": "mmsegmentation"}
+
 
 def is_installed(package: str) -> bool:
     """Whether a package can be imported, or is installed under that name."""

@@ -78,6 +78,8 @@ def test_fromfile_keeps_the_name_as_given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = Config.fromfile("a.py")
     assert cfg.filename == "a.py" and cfg.text == f"{tmp_path}/a.py\na = 1"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Config.fromfile("~/a.py").a == 1
 
 
 def test_lazy_import_is_no_matter_for_yaml(tmp_path):

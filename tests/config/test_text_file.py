@@ -187,8 +187,8 @@ def test_small_files(load):
         ),
         ({"a.py": "_base_ = 'b.py'\nx = {{_base_.n}}", "b.py": ""}, KeyError, "'n' of the"),
         ({"a.py": "_base_ = 'b.py'", "b.py": "_base_ = 'a.py'"}, RuntimeError, "configs name each"),
-        ({"a.py": "_base_ = 'no_pack::x.py'"}, ModuleNotFoundError, "the package 'no_pack', which"),
-        ({"a.py": "_base_ = 'json::x.py'"}, FileNotFoundError, "'json' ships no config 'x.py'"),
+        ({"a.py": "_base_ = 'no_pack::x.py'"}, ModuleNotFoundError, "Package no_pack is not"),
+        ({"a.py": "_base_ = 'json::x.py'"}, FileNotFoundError, "the config 'x.py' is neither"),
         ({"a.py": "filename = 1"}, KeyError, "filename is reserved for config file"),
     ],
 )  # fmt: skip
