@@ -63,7 +63,7 @@ class CheckpointHook(Hook):
         backend_args: options of fsspec's file system.
         published_keys: entries of a checkpoint that a published copy, made after training, keeps.
         save_begin: epoch or iteration from which on to save.
-        async_save: write in the background while training goes on.
+        async_save: write in the background while training goes on (after a copy into memory).
         kwargs: passed to `runner.save_checkpoint`.
     """
 
@@ -98,7 +98,7 @@ class CheckpointHook(Hook):
         backend_args: dict | None = None,
         published_keys: str | list[str] | None = None,
         save_begin: int = 0,
-        async_save: bool = False,
+        async_save: bool = True,
         **kwargs: Any,
     ) -> None:
         self.interval = interval
