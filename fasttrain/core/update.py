@@ -146,6 +146,8 @@ class Updater:
         precision: fp32 when None.
         clip: no clipping when None.
         accumulation: iterations per optimizer step.
+        set_to_none: drop gradients after a step; False keeps their memory and zeroes it, which a
+            fused step does on the way.
         overlap_norm: take the norm during backward (fused optimizers only).
     """
 
@@ -156,6 +158,7 @@ class Updater:
         precision: Precision | None = None,
         clip: GradClip | None = None,
         accumulation: int = 1,
+        set_to_none: bool = True,
         overlap_norm: bool = False,
     ) -> None:
         if accumulation < 1:
@@ -164,6 +167,7 @@ class Updater:
         self.precision = precision or Precision()
         self.clip = clip
         self.accumulation = accumulation
+        self.set_to_none = set_to_none
         self.count = 0
         self.max_count = -1
         self._one_call = fused_step_of(optimizer) is not None and not (
@@ -209,11 +213,15 @@ class Updater:
             The gradients' norm before clipping: shape [], float32, on the device; None when no
             clipping by norm was asked for.
         """
+        return self._step(False, kwargs)[0]
+
+    def _step(self, zero: bool, kwargs: dict[str, Any]) -> tuple[Tensor | None, bool]:
+        """Step; the norm, and whether the gradients were zeroed on the way, if `zero`."""
         scaler = self.precision.scaler
         fused = fused_step_of(self.optimizer) if self._one_call and not kwargs else None
         size = self._group_size(self.count - 1)
         if fused is not None:
-            norm = fused(scaler=scaler, clip=self.clip, divisor=float(size))
+            norm = fused(scaler=scaler, clip=self.clip, divisor=float(size), zero=zero)
         else:
             if self._one_call and size > 1:  # the losses were left whole for the fused step
                 grads = [p.grad for p in gradients_of(self.optimizer) if p.grad is not None]
@@ -226,10 +234,11 @@ class Updater:
             )
         if scaler is not None:
             scaler.update(self.precision.fixed_scale)
-        return norm
+        return norm, zero and fused is not None
 
     def zero_grad(self, **kwargs: Any) -> None:
-        self.optimizer.zero_grad(**kwargs)
+        """Clear the gradients, as `set_to_none` says unless `kwargs` say otherwise."""
+        self.optimizer.zero_grad(**{"set_to_none": self.set_to_none, **kwargs})
 
     def update(self, loss: Tensor) -> Tensor | None:
         """Backpropagate `loss`, step when due, and return the gradient norm.
@@ -242,8 +251,9 @@ class Updater:
         self.backward(self.scale(loss))
         if not self.due:
             return None
-        norm = self.step()
-        self.zero_grad()
+        norm, zeroed = self._step(not self.set_to_none, {})
+        if not zeroed:
+            self.zero_grad()
         return norm
 
     def _group_size(self, count: int) -> int:

@@ -50,6 +50,8 @@ class OneCallSGD(torch.optim.SGD):
             scaler.record_found_inf(self, torch.tensor(float(found)))
         if not found:
             self.step()
+        if zero:
+            torch._foreach_zero_(grads)
         return norm
 
 
@@ -124,6 +126,22 @@ def test_fused_step_divides_instead_of_the_loss() -> None:
         assert updater.scale(loss) is loss
         updater.update(loss)
     assert [call["divisor"] for call in optimizer.calls] == [4.0, 2.0]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_kept_gradients_are_zeroed(fused: bool) -> None:
+    model = make_model()
+    optimizer = (OneCallSGD if fused else torch.optim.SGD)(model.parameters(), lr=0.1)
+    updater = Updater(optimizer, set_to_none=False)
+    kept = []
+    for loss in losses(model, 2):
+        updater.update(loss)
+        kept.append([parameter.grad for parameter in model.parameters()])
+    for first, second in zip(*kept, strict=True):
+        assert first is second is not None
+        assert not bool(first.any())
+    if isinstance(optimizer, OneCallSGD):
+        assert [call["zero"] for call in optimizer.calls] == [True, True]
 
 
 def test_same_weights_when_step_is_replaced_midway() -> None:
