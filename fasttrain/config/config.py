@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fasttrain.utils.misc import import_modules_from_strings
+from fasttrain.utils.imports import import_modules_from_strings
 from fasttrain.utils.path import write_text
 
 from . import serialize

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
+
+from fasttrain.utils.misc import map_sequence
 
 from .lazy import LazyAttr, LazyObject
 from .merging import merge_a_into_b
@@ -167,12 +169,6 @@ def _raw_items(source: Any) -> Any:
     if isinstance(source, dict):
         return list(dict.items(source))
     return source.items() if hasattr(source, "items") else source
-
-
-def map_sequence(visit: Callable[[Any], Any], value: Any) -> Any:
-    """A list or tuple of the same class as `value` with `visit` applied to every item."""
-    items = [visit(item) for item in value]
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 def _plain(value: Any, *, as_path: bool) -> Any:

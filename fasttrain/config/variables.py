@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from .config_dict import map_sequence
+from fasttrain.utils.misc import map_sequence
+
 from .language import BASE_KEY
 
 logger = logging.getLogger("fasttrain.config")

@@ -6,7 +6,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
-from fasttrain.utils.misc import get_object_from_string
+from fasttrain.utils.imports import get_object_from_string
 
 from .lookup import unknown_type_message
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
-from fasttrain.utils.misc import get_object_from_string
+from fasttrain.utils.imports import get_object_from_string
 from fasttrain.utils.package_utils import PROJECTS
 
 from .build_functions import build_from_cfg

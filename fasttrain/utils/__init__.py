@@ -1,16 +1,18 @@
 """Small helpers of general use."""
 
+from .decorators import (
+    check_prerequisites,
+    deprecated_api_warning,
+    deprecated_function,
+    requires_executable,
+    requires_package,
+)
+from .imports import get_object_from_string, import_modules_from_strings
 from .manager import ManagerMeta, ManagerMixin
 from .misc import (
     apply_to,
-    call_command,
-    check_prerequisites,
     concat_list,
-    deprecated_api_warning,
-    deprecated_function,
-    get_object_from_string,
     has_method,
-    import_modules_from_strings,
     is_list_of,
     is_method_overridden,
     is_seq_of,
@@ -18,8 +20,6 @@ from .misc import (
     is_tuple_of,
     iter_cast,
     list_cast,
-    requires_executable,
-    requires_package,
     slice_list,
     to_1tuple,
     to_2tuple,
@@ -28,7 +28,7 @@ from .misc import (
     to_ntuple,
     tuple_cast,
 )
-from .package_utils import get_installed_path, is_installed
+from .package_utils import call_command, get_installed_path, is_installed
 from .path import check_file_exist, fopen, is_abs, is_filepath, mkdir_or_exist, scandir, symlink
 from .progressbar import ProgressBar, track_iter_progress, track_parallel_progress, track_progress
 from .timer import Timer, TimerError, check_time

@@ -1,21 +1,28 @@
-"""Checks and conversions of types, deprecations, imports by name."""
+"""Checks and conversions of types and containers."""
 
 from __future__ import annotations
 
 import collections.abc
-import functools
-import importlib
 import itertools
-import logging
-import re
-import shutil
-import subprocess
-import warnings
-from collections.abc import Callable, Iterable, Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterable
 from typing import Any
 
-logger = logging.getLogger("fasttrain.utils")
+from .decorators import (
+    check_prerequisites,
+    deprecated_api_warning,
+    deprecated_function,
+    requires_executable,
+    requires_package,
+)
+from .imports import get_object_from_string, import_modules_from_strings
+
+__all__ = [
+    "apply_to", "check_prerequisites", "concat_list", "deprecated_api_warning",
+    "deprecated_function", "get_object_from_string", "has_method", "import_modules_from_strings",
+    "is_list_of", "is_method_overridden", "is_seq_of", "is_str", "is_tuple_of", "iter_cast",
+    "list_cast", "requires_executable", "requires_package", "slice_list", "to_1tuple",
+    "to_2tuple", "to_3tuple", "to_4tuple", "to_ntuple", "tuple_cast",
+]  # fmt: skip
 
 
 def is_str(x: Any) -> bool:
@@ -99,14 +106,18 @@ to_3tuple = to_ntuple(3)
 to_4tuple = to_ntuple(4)
 
 
+def map_sequence(visit: Callable[[Any], Any], value: Any) -> Any:
+    """A list or tuple of the same class as `value` with `visit` applied to every item."""
+    items = [visit(item) for item in value]
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
 def apply_to(data: Any, expr: Callable[[Any], bool], apply_func: Callable[[Any], Any]) -> Any:
     """Apply a function to the items of nested dicts, lists and tuples that `expr` holds for."""
     if isinstance(data, dict):
         return {key: apply_to(value, expr, apply_func) for key, value in data.items()}
-    if isinstance(data, tuple) and hasattr(data, "_fields"):
-        return type(data)(*(apply_to(item, expr, apply_func) for item in data))
     if isinstance(data, list | tuple):
-        return type(data)(apply_to(item, expr, apply_func) for item in data)
+        return map_sequence(lambda item: apply_to(item, expr, apply_func), data)
     return apply_func(data) if expr(data) else data
 
 
@@ -122,191 +133,3 @@ def is_method_overridden(method: str, base_class: type, derived_class: type | An
     )
     derived = derived_class if isinstance(derived_class, type) else type(derived_class)
     return getattr(derived, method) != getattr(base_class, method)
-
-
-def import_modules_from_strings(
-    imports: str | list[str] | None, allow_failed_imports: bool = False
-) -> ModuleType | list[ModuleType | None] | None:
-    """Import modules by name.
-
-    Args:
-        imports: a name or a list of names.
-        allow_failed_imports: warn about a module that cannot be imported and give None for it.
-    Returns:
-        a module for a name, a list for a list, None for nothing.
-    """
-    if not imports:
-        return None
-    if isinstance(imports, str):
-        return _import_module(imports, allow_failed_imports)
-    if not isinstance(imports, list):
-        raise TypeError(f"custom_imports must be a list but got type {type(imports)}")
-    for name in imports:
-        if not isinstance(name, str):
-            raise TypeError(f"{name} is of type {type(name)} and cannot be imported.")
-    return [_import_module(name, allow_failed_imports) for name in imports]
-
-
-def _import_module(name: str, allow_failure: bool) -> ModuleType | None:
-    try:
-        return importlib.import_module(name)
-    except ImportError as e:
-        if not allow_failure:
-            raise ImportError(f"Failed to import {name}: {e}") from e
-        warnings.warn(f"{name} failed to import and is ignored: {e}", UserWarning, stacklevel=3)
-        return None
-
-
-def get_object_from_string(obj_name: str) -> Any:
-    """Import an object by its dotted path, such as `"torch.optim.SGD"`.
-
-    Returns:
-        the object, or None when there is no such path; an error within a module that does exist
-        is raised.
-    """
-    path, *attributes = obj_name.split(".")
-    if not all([path, *attributes]):
-        return None
-    found = _import_if_there(path)
-    for attribute in attributes:
-        path = f"{path}.{attribute}"
-        if hasattr(found, attribute):
-            found = getattr(found, attribute)
-        elif isinstance(found, ModuleType):
-            found = _import_if_there(path)
-        else:
-            return None
-    return found
-
-
-def _import_if_there(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as e:
-        if e.name is not None and f"{name}.".startswith(f"{e.name}."):
-            return None
-        raise
-
-
-def deprecated_api_warning(
-    name_dict: dict[str, str], cls_name: str | None = None
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator that renames keyword arguments of a function, with a warning.
-
-    Args:
-        name_dict: old name -> new name.
-        cls_name: the class that the function belongs to, for the text.
-    """
-
-    def decorate(old_func: Callable[..., Any]) -> Callable[..., Any]:
-        name = f"{cls_name}.{old_func.__name__}" if cls_name else old_func.__name__
-
-        @functools.wraps(old_func)
-        def renamed(*args: Any, **kwargs: Any) -> Any:
-            for old, new in name_dict.items():
-                if old not in kwargs:
-                    continue
-                assert new not in kwargs, (
-                    f"The expected behavior is to replace the deprecated key `{old}` to new key "
-                    f"`{new}`, but got them in the arguments at the same time, which is confusing. "
-                    f"`{old} will be deprecated in the future, please use `{new}` instead."
-                )
-                warnings.warn(
-                    f'"{old}" is deprecated in `{name}`, please use "{new}" instead',
-                    DeprecationWarning,
-                    stacklevel=2,
-                )
-                kwargs[new] = kwargs.pop(old)
-            return old_func(*args, **kwargs)
-
-        return renamed
-
-    return decorate
-
-
-def deprecated_function(
-    since: str, removed_in: str, instructions: str
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator that logs, once per function, that it will go, and says so in its docstring.
-
-    Args:
-        since: the version in which the function was deprecated.
-        removed_in: the version in which it will be gone.
-        instructions: what to do instead.
-    """
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        notice = f"will be removed in version {removed_in}. Please {instructions}."
-        told = False
-
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            nonlocal told
-            if not told:
-                told = True
-                name = f"{function.__module__}.{function.__name__}"
-                logger.warning("'%s' is deprecated in version %s and %s", name, since, notice)
-            return function(*args, **kwargs)
-
-        directive = f".. deprecated:: {since}\n    Deprecated and {notice}"
-        wrapper.__doc__ = f"{directive}\n\n    {function.__doc__ or ''}"
-        return wrapper
-
-    return decorate
-
-
-_MISSING_TEMPLATE = (
-    'Prerequisites "{}" are required in method "{}" but not found, please install them first.'
-)
-
-
-def check_prerequisites(
-    prerequisites: str | Sequence[str],
-    checker: Callable[[str], bool],
-    msg_tmpl: str = _MISSING_TEMPLATE,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator that refuses the call of a function while something it needs is missing."""
-    needed = [prerequisites] if isinstance(prerequisites, str) else prerequisites
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def checked(*args: Any, **kwargs: Any) -> Any:
-            missing = [item for item in needed if not checker(item)]
-            if missing:
-                raise RuntimeError(msg_tmpl.format(", ".join(missing), function.__name__))
-            return function(*args, **kwargs)
-
-        return checked
-
-    return decorate
-
-
-def _has_package(name: str) -> bool:
-    try:
-        importlib.import_module(re.split(r"[<>=!]", name)[0])
-    except ImportError:
-        return False
-    return True
-
-
-def _has_executable(name: str) -> bool:
-    return shutil.which(name) is not None
-
-
-def requires_package(
-    prerequisites: str | Sequence[str],
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator for functions that need importable packages."""
-    return check_prerequisites(prerequisites, checker=_has_package)
-
-
-def requires_executable(
-    prerequisites: str | Sequence[str],
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator for functions that need programs on the search path."""
-    return check_prerequisites(prerequisites, checker=_has_executable)
-
-
-def call_command(cmd: list[str]) -> None:
-    """Run a program; an exit status other than zero raises `subprocess.CalledProcessError`."""
-    subprocess.check_call(cmd)

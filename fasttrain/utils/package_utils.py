@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os.path as osp
+import subprocess
 
 # Import name, which is also the registry scope, of the OpenMMLab projects -> what to install.
 _OF_ONE_NAME = (
@@ -57,3 +58,8 @@ def _import_names(distribution: str) -> list[str]:
     except importlib.metadata.PackageNotFoundError:
         return []
     return (text or "").split()
+
+
+def call_command(cmd: list[str]) -> None:
+    """Run a program; an exit status other than zero raises `subprocess.CalledProcessError`."""
+    subprocess.check_call(cmd)

@@ -1,8 +1,6 @@
-"""Checks and conversions of types, deprecations, imports by name."""
+"""Checks and conversions of types and containers."""
 
 import collections
-import logging
-import sys
 
 import pytest
 
@@ -76,78 +74,7 @@ def test_methods():
         utils.is_method_overridden("run", Base(), Other)
 
 
-def test_import_modules():
-    import os.path
+def test_all_names_are_found_at_their_old_place():
+    from fasttrain.utils import misc
 
-    assert utils.import_modules_from_strings(["os.path", "sys"]) == [os.path, sys]
-    assert utils.import_modules_from_strings("os.path") is os.path
-    assert utils.import_modules_from_strings([]) is None
-    with pytest.raises(TypeError, match="custom_imports must be a list but got type <class 'int'>"):
-        utils.import_modules_from_strings(3)
-    with pytest.raises(TypeError, match=r"3 is of type <class 'int'> and cannot be imported\."):
-        utils.import_modules_from_strings(["sys", 3])
-    with pytest.raises(ImportError, match="Failed to import not_a_module: No module named"):
-        utils.import_modules_from_strings("not_a_module")
-    with pytest.warns(UserWarning, match="not_a_module failed to import and is ignored"):
-        modules = utils.import_modules_from_strings(["not_a_module"], allow_failed_imports=True)
-    assert modules == [None]
-
-
-def test_get_object_from_string(tmp_path, monkeypatch):
-    (tmp_path / "pack_a").mkdir()
-    (tmp_path / "pack_a/__init__.py").write_text("")
-    (tmp_path / "pack_a/part.py").write_text("class Thing:\n    size = 3\n")
-    (tmp_path / "pack_a/broken.py").write_text("import not_a_module\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert utils.get_object_from_string("pack_a.part.Thing.size") == 3
-    for path in ("pack_a.part.Nothing", "pack_a.nothing.Thing", "nothing.x", "pack_a..part", ""):
-        assert utils.get_object_from_string(path) is None
-    with pytest.raises(ModuleNotFoundError, match="not_a_module"):
-        utils.get_object_from_string("pack_a.broken.Thing")
-
-
-def test_deprecated_api_warning():
-    @utils.deprecated_api_warning({"old": "new"}, cls_name="Thing")
-    def run(new=1):
-        return new
-
-    assert run(new=2) == 2 and run() == 1
-    with pytest.warns(DeprecationWarning, match='"old" is deprecated in `Thing.run`, please use'):
-        assert run(old=3) == 3
-    with pytest.raises(AssertionError, match="got them in the arguments at the same time"):
-        run(old=3, new=4)
-
-
-def test_deprecated_function(caplog):
-    @utils.deprecated_function("0.1", "0.3", "use other")
-    def run(x):
-        """Run."""
-        return x
-
-    with caplog.at_level(logging.WARNING, "fasttrain.utils"):
-        assert run(1) == 1 and run(2) == 2
-    assert len(caplog.records) == 1
-    assert "run' is deprecated in version 0.1 and will be removed in version 0.3" in caplog.text
-    assert ".. deprecated:: 0.1" in run.__doc__ and run.__doc__.endswith("Run.")
-
-
-def test_requirements():
-    @utils.requires_package(["sys", "not_a_module"])
-    def packages():
-        return True
-
-    @utils.requires_executable("not-a-program")
-    def programs():
-        return True
-
-    with pytest.raises(RuntimeError, match='Prerequisites "not_a_module" are required in method'):
-        packages()
-    with pytest.raises(RuntimeError, match='"not-a-program" are required in method "programs"'):
-        programs()
-    assert utils.requires_package("sys")(lambda: 1)() == 1
-
-
-def test_call_command():
-    utils.call_command([sys.executable, "-c", "pass"])
-    with pytest.raises(Exception, match="returned non-zero exit status 3"):
-        utils.call_command([sys.executable, "-c", "raise SystemExit(3)"])
+    assert all(getattr(misc, name) is getattr(utils, name) for name in misc.__all__)

@@ -1,11 +1,13 @@
 """Which packages are installed, and where."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from fasttrain.utils import get_installed_path, is_installed
+from fasttrain.utils import call_command, get_installed_path, is_installed
 
 
 def test_is_installed():
@@ -22,3 +24,9 @@ def test_get_installed_path(tmp_path, monkeypatch):
     for name in ("not_a_package", "only_a_folder"):
         with pytest.raises(ModuleNotFoundError, match=f"Package {name} is not installed, or is a"):
             get_installed_path(name)
+
+
+def test_call_command():
+    call_command([sys.executable, "-c", "pass"])
+    with pytest.raises(subprocess.CalledProcessError, match="returned non-zero exit status 3"):
+        call_command([sys.executable, "-c", "raise SystemExit(3)"])
