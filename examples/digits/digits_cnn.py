@@ -8,8 +8,8 @@ custom_imports = dict(imports=["digits"], allow_failed_imports=False)
 default_scope = "mmengine"
 work_dir = "work_dirs/digits_cnn"
 
-max_epochs = 10
-model = dict(type="DigitsCNN", width=32)
+max_epochs = 8
+model = dict(type="DigitsCNN", width=16)
 
 
 train_dataloader = dict(

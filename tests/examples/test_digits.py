@@ -109,8 +109,9 @@ def test_a_killed_run_continues_to_the_same_weights(tmp_path: Path) -> None:
     done = fasttrain("train", str(config), "--work-dir", str(whole))
     assert done.returncode == 0, done.stderr
 
-    hook = "custom_hooks=[{'type':'PowerCut','iteration':25}]"  # of ten iterations per epoch
-    done = fasttrain("train", str(config), "--work-dir", str(cut), "--cfg-options", hook)
+    fatal = tmp_path / "fatal.py"  # an epoch has ten iterations
+    fatal.write_text(f"{SMALL}custom_hooks = [dict(type='PowerCut', iteration=25)]\n")
+    done = fasttrain("train", str(fatal), "--work-dir", str(cut))
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert sorted(path.name for path in cut.glob("epoch_*.pth")) == ["epoch_1.pth", "epoch_2.pth"]
 
