@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fasttrain.core.checkpoint import write_pointer
@@ -27,8 +26,12 @@ def clean_ending(runner: Runner) -> Iterator[None]:
         except BaseException as error:
             # A worker that Ctrl-C killed shows as an error of the dataloader.
             interrupted = isinstance(error, KeyboardInterrupt) or runner._interrupt.requested
+            # First what is under way, such as a checkpoint of an earlier iteration.
+            for call in runner._hook_list.stage("on_exception"):
+                with logged_errors(runner):
+                    call(runner)
             if interrupted:
-                with runner_logging_errors(runner):
+                with logged_errors(runner):
                     save_interrupted(runner)
             flush(runner)
             if interrupted and not isinstance(error, KeyboardInterrupt):
@@ -40,7 +43,7 @@ def clean_ending(runner: Runner) -> Iterator[None]:
 
 
 @contextmanager
-def runner_logging_errors(runner: Runner) -> Iterator[None]:
+def logged_errors(runner: Runner) -> Iterator[None]:
     """Log an error instead of raising it, since another one is on its way out."""
     try:
         yield
@@ -74,10 +77,8 @@ def save_interrupted(runner: Runner) -> None:
 
 
 def flush(runner: Runner) -> None:
-    """Write out what hooks, writers and log files still hold."""
-    with suppress(Exception):
-        runner.call_hook("on_exception")
-    with suppress(Exception):
+    """Write out what writers and log files still hold."""
+    with logged_errors(runner):
         runner.visualizer.close()
-    for handler in runner.logger.handlers or logging.getLogger().handlers:
+    for handler in runner.logger.handlers:
         handler.flush()

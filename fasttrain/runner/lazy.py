@@ -8,16 +8,17 @@ from typing import Any
 class LazyPart:
     """A descriptor that keeps the config and the built part apart and shows the latest of both.
 
-    Assigning a dict, list, tuple or None sets the config (and forgets what was built), assigning
-    anything else sets the built part. With `built_types`, only those types count as built.
+    Assigning an object of one of the types sets the built part, assigning anything else sets the
+    config and forgets what was built. The built part, or None, is also there under the plain
+    attribute `_built_<name>`, which costs nothing to read.
     """
 
-    def __init__(self, config_types: tuple[type, ...] = (dict, list, tuple)) -> None:
-        self._config_types = config_types
+    def __init__(self, *built_types: type) -> None:
+        self._built_types = built_types
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._given = f"{name} as given"
-        self._built = f"{name} as built"
+        self._given = f"_given_{name.lstrip('_')}"
+        self._built = f"_built_{name.lstrip('_')}"
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -28,12 +29,8 @@ class LazyPart:
 
     def __set__(self, instance: Any, value: Any) -> None:
         values = instance.__dict__
-        if value is None or isinstance(value, self._config_types):
+        if isinstance(value, self._built_types):
+            values[self._built] = value
+        else:
             values[self._given] = value
             values[self._built] = None
-        else:
-            values[self._built] = value
-
-    def given(self, instance: Any) -> Any:
-        """The config, also after the part was built."""
-        return instance.__dict__.get(self._given)

@@ -39,10 +39,12 @@ class RunnerBuilders(RunnerHooks):
     _test_dataloader: DataLoader | dict | None
     _val_evaluator: Evaluator | dict | list | None
     _test_evaluator: Evaluator | dict | list | None
-    _train_loop = LazyPart()
-    _val_loop = LazyPart()
-    _test_loop = LazyPart()
-    optim_wrapper = LazyPart((dict,))
+    _train_loop = LazyPart(BaseLoop)
+    _val_loop = LazyPart(BaseLoop)
+    _test_loop = LazyPart(BaseLoop)
+    optim_wrapper = LazyPart(OptimWrapper, OptimWrapperDict)
+    _built_val_loop: BaseLoop | None
+    _built_test_loop: BaseLoop | None
 
     def build_logger(
         self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any
@@ -186,23 +188,20 @@ class RunnerBuilders(RunnerHooks):
     @property
     def train_loop(self) -> Any:
         """The training loop, built when first asked for."""
-        loop = self._train_loop
-        if not isinstance(loop, BaseLoop) and loop is not None:
-            self._train_loop = loop = self.build_train_loop(loop)
-        return loop
+        if self._built_train_loop is None and self._train_loop is not None:
+            self._train_loop = self.build_train_loop(self._train_loop)
+        return self._built_train_loop
 
     @property
     def val_loop(self) -> Any:
         """The validation loop, built when first asked for."""
-        loop = self._val_loop
-        if not isinstance(loop, BaseLoop) and loop is not None:
-            self._val_loop = loop = self.build_val_loop(loop)
-        return loop
+        if self._built_val_loop is None and self._val_loop is not None:
+            self._val_loop = self.build_val_loop(self._val_loop)
+        return self._built_val_loop
 
     @property
     def test_loop(self) -> Any:
         """The test loop, built when first asked for."""
-        loop = self._test_loop
-        if not isinstance(loop, BaseLoop) and loop is not None:
-            self._test_loop = loop = self.build_test_loop(loop)
-        return loop
+        if self._built_test_loop is None and self._test_loop is not None:
+            self._test_loop = self.build_test_loop(self._test_loop)
+        return self._built_test_loop

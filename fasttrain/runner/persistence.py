@@ -119,7 +119,11 @@ class RunnerCheckpoints(RunnerBuilders):
         if "optimizer" in checkpoint and resume_optimizer:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
             self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
-        if "param_schedulers" in checkpoint and resume_param_scheduler:
+        if (
+            "param_schedulers" in checkpoint
+            and resume_param_scheduler
+            and self.param_schedulers is not None
+        ):
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
             snapshot.load_scheduler_states(
                 self.param_schedulers, checkpoint["param_schedulers"], self.logger

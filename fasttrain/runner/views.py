@@ -10,7 +10,6 @@ from fasttrain.core.hooks import HookList
 from fasttrain.evaluator import Evaluator
 from fasttrain.hooks.hook import Hook
 
-from .base_loop import BaseLoop
 from .priority import get_priority
 
 
@@ -31,6 +30,7 @@ class RunnerViews:
     _hook_list: HookList[Hook]
     # Built in the classes below this one.
     _train_loop: Any
+    _built_train_loop: Any
     train_loop: Any
     val_loop: Any
     test_loop: Any
@@ -104,36 +104,33 @@ class RunnerViews:
         self._hook_list.replace(hooks, lambda hook: get_priority(hook.priority))
 
     @property
-    def _built_train_loop(self) -> BaseLoop | None:
-        """The training loop if it is built already."""
-        return self._train_loop if isinstance(self._train_loop, BaseLoop) else None
-
-    @property
     def epoch(self) -> int:
         """Epochs done; 0 before the training loop is built."""
-        loop = self._train_loop
-        return loop.epoch if isinstance(loop, BaseLoop) else 0  # type: ignore[attr-defined]
+        loop = self._built_train_loop
+        return 0 if loop is None else loop.epoch
 
     @property
     def iter(self) -> int:
         """Iterations done; 0 before the training loop is built."""
-        loop = self._train_loop
-        return loop.iter if isinstance(loop, BaseLoop) else 0  # type: ignore[attr-defined]
+        loop = self._built_train_loop
+        return 0 if loop is None else loop.iter
 
     @property
     def max_epochs(self) -> int:
         """Epochs of the whole training; 0 without a training."""
-        return 0 if self._train_loop is None else self.train_loop.max_epochs
+        loop = self._built_train_loop or self.train_loop
+        return 0 if loop is None else loop.max_epochs
 
     @property
     def max_iters(self) -> int:
         """Iterations of the whole training; 0 without a training."""
-        return 0 if self._train_loop is None else self.train_loop.max_iters
+        loop = self._built_train_loop or self.train_loop
+        return 0 if loop is None else loop.max_iters
 
     @property
     def train_dataloader(self) -> DataLoader:
         """The training loop's dataloader."""
-        return self.train_loop.dataloader
+        return (self._built_train_loop or self.train_loop).dataloader
 
     @property
     def val_dataloader(self) -> DataLoader:
