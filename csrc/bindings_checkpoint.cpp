@@ -98,6 +98,14 @@ void bind_checkpoint(py::module_ &module) {
                 list.push_back({range.first, range.second});
             return translate([&] { return crc_ranges(descriptor, list, threads); });
         });
+    module.def("checkpoint_is_memory_folder", &is_memory_folder);
+    module.def("checkpoint_map", [](int descriptor, uint64_t size) {
+        return translate([&] { return reinterpret_cast<uintptr_t>(map_file(descriptor, size)); });
+    });
+    module.def("checkpoint_unmap", [](uintptr_t address, uint64_t size) {
+        py::gil_scoped_release release;
+        unmap_file(reinterpret_cast<void *>(address), size);
+    });
     module.def("checkpoint_crc32", [](uintptr_t address, uint64_t size) {
         py::gil_scoped_release release;
         return crc32(0, reinterpret_cast<const void *>(address), size);

@@ -2,6 +2,8 @@
 #include "ckpt_file.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -183,6 +185,27 @@ void write_around(int descriptor, const Span &pickle, const std::vector<uint64_t
     if (ftruncate(descriptor, off_t(layout.file_size())) != 0)
         throw std::system_error(errno, std::generic_category(), "truncate");
 }
+
+bool is_memory_folder(const std::string &path) {
+    struct statfs found;
+    constexpr unsigned tmpfs_magic = 0x01021994u;
+    return statfs(path.c_str(), &found) == 0 && unsigned(found.f_type) == tmpfs_magic;
+}
+
+void *map_file(int descriptor, uint64_t size) {
+    // The pages are allocated before they are mapped: a full disk is an error here, no signal
+    // later.
+    const int error = posix_fallocate(descriptor, 0, off_t(size));
+    if (error != 0)
+        throw std::system_error(error, std::generic_category(), "allocate");
+    void *address =
+        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, 0);
+    if (address == MAP_FAILED)
+        throw std::system_error(errno, std::generic_category(), "map");
+    return address;
+}
+
+void unmap_file(void *address, uint64_t size) { munmap(address, size); }
 
 std::vector<uint32_t> crc_ranges(int descriptor, const std::vector<Range> &ranges, int threads) {
     std::vector<uint64_t> sizes;

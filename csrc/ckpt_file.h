@@ -28,6 +28,13 @@ void write_file(int descriptor, const Span &pickle, const std::vector<Span> &sto
 void write_around(int descriptor, const Span &pickle, const std::vector<uint64_t> &sizes,
                   const std::vector<uint32_t> &crcs);
 
+// Whether a folder's files are memory (tmpfs): then they may be mapped and copied into.
+bool is_memory_folder(const std::string &path);
+
+// Maps the first `size` bytes of a file, every page present; throws std::system_error.
+void *map_file(int descriptor, uint64_t size);
+void unmap_file(void *address, uint64_t size);
+
 struct Range {
     uint64_t offset;
     uint64_t size;

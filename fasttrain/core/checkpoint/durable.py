@@ -32,26 +32,37 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def create_exclusive(path: Path) -> int:
+    """A descriptor of the new file `path`, open for reading and writing."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
 @contextmanager
-def replace_durably(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[int]:
+def replace_durably(
+    path: str | os.PathLike[str],
+    *,
+    durable: bool = True,
+    adopted: tuple[Path, int] | None = None,
+) -> Iterator[int]:
     """Yield the descriptor of a temporary file that becomes `path` when the block ends well.
 
     The missing folders of `path` are made. On any error, an interrupt included, the temporary file
     is removed and `path` stays as it was. `durable=False` leaves out both fsyncs; the rename is
-    atomic all the same.
+    atomic all the same. `adopted` is a temporary file beside `path` and its descriptor to take
+    instead of a new one; it is closed too.
 
     Raises:
         OSError: the folder is not writable, the disk is full, ...; names the final path.
     """
     target = Path(os.path.abspath(path))
-    temporary = temporary_path(target)
+    temporary = temporary_path(target) if adopted is None else adopted[0]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise IsADirectoryError(21, "expected a file name, got a folder", str(target))
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = create_exclusive(temporary) if adopted is None else adopted[1]
         try:
             try:
+                if target.is_dir():
+                    raise IsADirectoryError(21, "expected a file name, got a folder", str(target))
                 yield descriptor
                 if durable:
                     os.fsync(descriptor)

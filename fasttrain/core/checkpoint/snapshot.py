@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, UntypedStorage
 
 from fasttrain import native
-from fasttrain.core.checkpoint.container import Plan
+from fasttrain.core.checkpoint.container import Plan, write
 
 _ALIGNMENT = 64
 
@@ -29,6 +29,11 @@ class Snapshot:
     plan: Plan
     crcs: Sequence[int]
     wait: Callable[[], None]
+
+    def write(self, path: str, *, durable: bool) -> None:
+        """Write the state as a file once the copy is complete."""
+        self.wait()
+        write(self.plan, path, crcs=self.crcs, durable=durable)
 
 
 class HostBuffer:

@@ -10,23 +10,30 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
-from fasttrain.core.checkpoint.container import Plan, take_apart, write
+from fasttrain.core.checkpoint.container import Plan, take_apart
+from fasttrain.core.checkpoint.mapped_file import MappedFile, can_map
 from fasttrain.core.checkpoint.restricted import CheckpointError
-from fasttrain.core.checkpoint.snapshot import HostBuffer, Snapshot, snapshot
+from fasttrain.core.checkpoint.snapshot import HostBuffer, snapshot
 
 _logger = logging.getLogger("fasttrain.checkpoint")
 _NICENESS = 5  # the writing thread gives way to training
 
 
+class _Taken(Protocol):
+    """A state that was copied and can be written."""
+
+    def write(self, path: str, *, durable: bool) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     path: str
-    taken: Snapshot
-    buffer: HostBuffer
+    taken: _Taken
+    buffer: HostBuffer | None
     durable: bool
     on_saved: Callable[[], None]
 
@@ -53,6 +60,8 @@ class Writer:
         self._in_flight = 0
         self._is_running = False
         self._errors: list[tuple[str, BaseException]] = []
+        self._thread: threading.Thread | None = None
+        self._spare: MappedFile | None = None
         self._free: list[HostBuffer] = []
         self._buffers: list[HostBuffer] = []
 
@@ -63,8 +72,10 @@ class Writer:
 
     @property
     def buffer_bytes(self) -> int:
-        """Host memory held for snapshots."""
-        return sum(buffer.num_bytes for buffer in self._buffers)
+        """Host memory held for snapshots, a file prepared in memory included."""
+        spare = self._spare
+        held = sum(buffer.num_bytes for buffer in self._buffers)
+        return held + (0 if spare is None else spare.num_bytes)
 
     def submit(
         self,
@@ -92,11 +103,8 @@ class Writer:
         if not self._take_place(name):
             return False
         try:
-            plan = take_apart(state)
-            buffer = self._take_buffer(plan)
-            job = _Job(
-                name, snapshot(plan, buffer, updated_by=updated_by), buffer, durable, on_saved
-            )
+            taken, buffer = self._take(take_apart(state), name, updated_by)
+            job = _Job(name, taken, buffer, durable, on_saved)
         except BaseException:
             with self._changed:
                 self._in_flight -= 1
@@ -106,7 +114,8 @@ class Writer:
             self._jobs.append(job)
             if not self._is_running:
                 self._is_running = True
-                threading.Thread(target=self._run, name="fasttrain-checkpoint").start()
+                self._thread = threading.Thread(target=self._run, name="fasttrain-checkpoint")
+                self._thread.start()
         return True
 
     def check(self) -> None:
@@ -134,9 +143,14 @@ class Writer:
         try:
             self.drain()
         finally:
+            if self._thread is not None:
+                self._thread.join()
             with self._changed:
                 self._free.clear()
                 self._buffers.clear()
+                if self._spare is not None:
+                    self._spare.discard()
+                    self._spare = None
 
     def _take_place(self, name: str) -> bool:
         with self._changed:
@@ -157,6 +171,19 @@ class Writer:
                 )
             self._in_flight += 1
         return True
+
+    def _take(
+        self, plan: Plan, name: str, updated_by: Iterable[Any]
+    ) -> tuple[_Taken, HostBuffer | None]:
+        """Copy the state: into a file prepared in memory when it fits, else into a buffer."""
+        with self._changed:
+            spare, self._spare = self._spare, None
+        if spare is not None:
+            if spare.take(plan, name):
+                return spare, None
+            spare.discard()
+        buffer = self._take_buffer(plan)
+        return snapshot(plan, buffer, updated_by=updated_by), buffer
 
     def _take_buffer(self, plan: Plan) -> HostBuffer:
         pinned = any(storage.device.type == "cuda" for storage in plan.storages)
@@ -180,16 +207,31 @@ class Writer:
             with self._changed:
                 if error is not None:
                     self._errors.append((job.path, error))
-                self._free.append(job.buffer)
+                if job.buffer is not None:
+                    self._free.append(job.buffer)
                 self._in_flight -= 1
                 self._changed.notify_all()
+            if error is None and can_map(job.path):
+                self._prepare(job.path)
+
+    def _prepare(self, path: str) -> None:
+        """Prepare the next file in memory; it takes the place of the buffers."""
+        try:
+            spare = MappedFile.like(path)
+        except OSError as error:  # no room for one more: the buffers stay in use
+            _logger.info("no file was prepared beside %s: %s", path, error)
+            return
+        with self._changed:
+            self._spare = spare
+            for buffer in self._free:
+                self._buffers.remove(buffer)
+            self._free.clear()
 
 
 def _write(job: _Job) -> BaseException | None:
     """Write one file; the error, if any, goes to the training thread."""
     try:
-        job.taken.wait()
-        write(job.taken.plan, job.path, crcs=job.taken.crcs, durable=job.durable)
+        job.taken.write(job.path, durable=job.durable)
         job.on_saved()
     except BaseException as error:
         _logger.error("checkpoint %s could not be saved: %s", job.path, error)
