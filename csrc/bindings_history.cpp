@@ -285,12 +285,16 @@ bool read_host_tensor(PyObject *tensor, double *value, bool *integral) {
     return good;
 }
 
-// put_scalars(routes, scalars, tensor_type): append every plain finite number of `scalars`, and
-// every host tensor of one element, to the ring that `routes` has for its key. Returns the keys
-// that are left to the caller, None when there are none.
+// put_scalars(routes, scalars, tensor_type, count=1.0): append every plain finite number of
+// `scalars`, and every host tensor of one element, with that count to the ring that `routes` has
+// for its key. Returns the keys that are left to the caller, None when there are none.
 PyObject *put_scalars(PyObject *, PyObject *const *args, Py_ssize_t nargs) {
-    if (nargs != 3 || !PyDict_Check(args[0]) || !PyDict_Check(args[1]))
+    double count = 1.0;
+    bool count_integral = false;
+    if (nargs < 3 || nargs > 4 || !PyDict_Check(args[0]) || !PyDict_Check(args[1]))
         return PyErr_Format(PyExc_TypeError, "put_scalars expects two dicts and a type");
+    if (nargs == 4 && !read_number(args[3], &count, &count_integral))
+        return PyErr_Format(PyExc_TypeError, "count must be a Python int or float");
     PyObject *routes = args[0], *scalars = args[1];
     PyTypeObject *tensor_type = reinterpret_cast<PyTypeObject *>(args[2]);
     PyObject *rest = nullptr;
@@ -304,7 +308,7 @@ PyObject *put_scalars(PyObject *, PyObject *const *args, Py_ssize_t nargs) {
             (read_number(value, &number, &integral) ||
              (Py_TYPE(value) == tensor_type && read_host_tensor(value, &number, &integral))) &&
             std::isfinite(number)) {
-            append(ring, number, 1.0, integral);
+            append(ring, number, count, integral);
             continue;
         }
         if (PyErr_Occurred() != nullptr || (rest == nullptr && (rest = PyList_New(0)) == nullptr) ||
@@ -320,7 +324,8 @@ PyObject *put_scalars(PyObject *, PyObject *const *args, Py_ssize_t nargs) {
 
 PyMethodDef put_scalars_definition = {
     "put_scalars", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(put_scalars)),
-    METH_FASTCALL, "put_scalars(routes, scalars, tensor_type): append many; returns keys left over."};
+    METH_FASTCALL,
+    "put_scalars(routes, scalars, tensor_type, count=1.0): append many; returns keys left over."};
 
 } // namespace
 

@@ -110,7 +110,7 @@ class ArrayRing:
 
 
 def _put_scalars(
-    routes: dict[str, Any], scalars: Mapping[str, Any], tensor_type: type[Any]
+    routes: dict[str, Any], scalars: Mapping[str, Any], tensor_type: type[Any], count: float = 1.0
 ) -> list[str] | None:
     """Append every plain finite number of `scalars` to its ring; return the keys left over."""
     rest: list[str] = []
@@ -121,11 +121,11 @@ def _put_scalars(
         if ring is None or not isinstance(value, float | int) or not math.isfinite(value):
             rest.append(key)
         else:
-            ring.append(value)
+            ring.append(value, count)
     return rest or None
 
 
-PutScalars = Callable[[dict[str, Any], Mapping[str, Any], type[Any]], "list[str] | None"]
+PutScalars = Callable[..., "list[str] | None"]
 
 
 def _compiled() -> Any:

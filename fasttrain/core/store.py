@@ -75,16 +75,16 @@ class ScalarStore:
 
     def put(self, name: str, value: Any, count: Any = 1.0) -> None:
         """Append one scalar; same rules as `put_many`."""
-        if type(value) is float and count == 1:
-            self.put_many({name: value})
+        if type(value) is float and isinstance(count, float | int):
+            self.put_many({name: value}, count=count)
         else:
             self.series(name).append(value, count, self.step)
 
-    def put_many(self, scalars: Mapping[str, Any], prefix: str = "") -> None:
+    def put_many(self, scalars: Mapping[str, Any], prefix: str = "", count: float = 1.0) -> None:
         """Append each value to the series `prefix + key`.
 
         A value is a Python or numpy number, a tensor or array of one element, or a mapping of
-        `value` and `count`. A device tensor is read at the next flush, as it is now.
+        `value` and its own `count`. A device tensor is read at the next flush, as it is now.
 
         Raises:
             TypeError: a value is no number.
@@ -95,16 +95,18 @@ class ScalarStore:
             routes = self._routes.get(prefix)
             if routes is None:
                 routes = self._routes[prefix] = {}
-            rest = self._put_scalars(routes, scalars, self._tensor_type)
+            rest = self._put_scalars(routes, scalars, self._tensor_type, count)
         if rest:
-            self._put_rest(rest, scalars, prefix)
+            self._put_rest(rest, scalars, prefix, count)
 
-    def _put_rest(self, keys: Any, scalars: Mapping[str, Any], prefix: str) -> None:
+    def _put_rest(
+        self, keys: Any, scalars: Mapping[str, Any], prefix: str, count_of_all: float
+    ) -> None:
         """Take what the batch call left: new names, device scalars, counts, odd numbers."""
         deferred: list[tuple[Series, Tensor, float]] = []
         defers = self._queue.reader.defers
         for key in keys:
-            value, count = scalars[key], 1.0
+            value, count = scalars[key], count_of_all
             if isinstance(value, Mapping):
                 if "value" not in value:
                     raise ValueError(f"{key}: value must be defined in {value}")

@@ -43,6 +43,16 @@ def test_put_many_takes_all_kinds(store: ScalarStore) -> None:
     assert not store.series("train/float").ring.integral
 
 
+def test_one_count_for_all(store: ScalarStore) -> None:
+    for count in range(3):
+        store.put_many(
+            {"a": 1.0, "b": torch.tensor(2.0), "own": {"value": 3.0, "count": 7}}, count=count
+        )
+        store.put("c", 4.0, count)
+    for name, counts in (("a", [0, 1, 2]), ("b", [0, 1, 2]), ("c", [0, 1, 2]), ("own", [7] * 3)):
+        assert store.series(name).counts().tolist() == counts
+
+
 def test_prefixes_do_not_mix(store: ScalarStore) -> None:
     for prefix in ("", "a/", "b/", "a/"):
         store.put_many({"loss": float(len(prefix))}, prefix)
