@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -53,16 +53,39 @@ class NaiveVisualizationHook(Hook):
         if not self.every_n_inner_iters(batch_idx, self._interval):
             return
         for data, output in zip(data_batch or (), outputs or (), strict=False):
-            image, sample = data["inputs"], data["data_sample"]
-            image = self._unpad(to_image(image), sample.scale)
-            name = os.path.basename(sample.img_path)
+            sample = data["data_sample"]
+            norm = sample.get("img_norm_cfg", {}) if hasattr(sample, "get") else {}
+            image = to_image(data["inputs"], **norm)
+            height, width = image.shape[:2]
+            image = self._unpad(image, getattr(sample, "scale", (width, height)))
+            size = (getattr(sample, "ori_height", height), getattr(sample, "ori_width", width))
             runner.visualizer.add_datasample(
-                name, image, sample, output, self.draw_gt, self.draw_pred
+                os.path.basename(sample.img_path),
+                resized(image, size),
+                sample,
+                output,
+                self.draw_gt,
+                self.draw_pred,
             )
 
 
-def to_image(value: Any) -> np.ndarray:
-    """An image tensor of shape (C, H, W) as an array of shape (H, W, C)."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()  # sync point
-    return np.ascontiguousarray(np.transpose(value, (1, 2, 0)))
+def to_image(
+    value: torch.Tensor, mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (1, 1, 1)
+) -> np.ndarray:
+    """A normalised BGR tensor of shape ([1,] 3, H, W) as an RGB array of shape (H, W, 3).
+
+    Args:
+        mean, std: per channel, what the preprocessing subtracted and divided by.
+    """
+    pixels = value.detach().reshape(value.shape[-3:]).permute(1, 2, 0).cpu().numpy()  # sync point
+    image = pixels * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An array of shape (H, W, C) at another (height, width), bilinearly."""
+    if image.shape[:2] == size:
+        return image
+    batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    scaled = torch.nn.functional.interpolate(batch, size=size, mode="bilinear")
+    return scaled[0].permute(1, 2, 0).contiguous().numpy()
