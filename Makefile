@@ -20,6 +20,8 @@ NATIVE_SOURCES := CMakeLists.txt $(CPP_SOURCES)
 CONFIG ?= examples/digits/digits_cnn.py
 WORK_DIR ?= work_dirs/$(basename $(notdir $(CONFIG)))
 RESUME ?=
+# The digits' network is so small that a second thread only costs.
+ONE_THREAD := $(if $(filter examples/digits/%,$(CONFIG)),OMP_NUM_THREADS=1)
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -61,7 +63,7 @@ build: $(VENV)/.built ## Create .venv, install, and build the native module.
 
 # ---------------------------------------------------------------- the main job
 train: build ## Train the digits example, test it, plot the curves (RESUME=1 continues).
-	@$(BIN)/fasttrain train $(CONFIG) --work-dir $(WORK_DIR) $(if $(RESUME),--resume) --test --plot
+	@$(ONE_THREAD) $(BIN)/fasttrain train $(CONFIG) --work-dir $(WORK_DIR) $(if $(RESUME),--resume) --test --plot
 
 # ---------------------------------------------------------------- checks
 test: build test-fallback ## Run the test suite, with the native module and without it.

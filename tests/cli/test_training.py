@@ -65,6 +65,7 @@ test_evaluator = dict(type="ToyError")
 optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.001))
 randomness = dict(seed=0)
 """
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def config(tmp_path: Path) -> Path:
 def fasttrain(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "fasttrain", *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=120, env=ENVIRONMENT,
     )  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def test_ctrl_c_saves_and_says_how_to_continue(config: Path, tmp_path: Path) -> 
     arguments += ["--cfg-options", "model.pause=0.2", "train_cfg.max_epochs=50"]
     process = subprocess.Popen(
         [sys.executable, "-m", "fasttrain", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (folder / "epoch_1.pth").exists() and time.monotonic() < deadline:
@@ -233,8 +234,7 @@ def test_several_processes_print_once(config: Path, tmp_path: Path) -> None:
             "-m", "fasttrain", "train", str(config), "--work-dir", str(tmp_path / "run"),
             "--launcher", "pytorch", "--test",
         ],
-        capture_output=True, text=True, check=False, timeout=180,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, timeout=180, env=ENVIRONMENT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("work folder:") == 1

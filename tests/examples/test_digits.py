@@ -49,7 +49,7 @@ def fasttrain(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "fasttrain", *arguments],
         capture_output=True, text=True, check=False, timeout=240,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLE)},
+        env={**os.environ, "PYTHONPATH": str(EXAMPLE), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
