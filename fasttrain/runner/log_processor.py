@@ -107,9 +107,8 @@ class LogProcessor:
         scalars = self._collect_scalars(windows, runner, mode, self.log_with_hierarchy)
         others = self._collect_non_scalars(runner, mode)
         prefix = f"{mode}/" if self.log_with_hierarchy else ""
-        times = {
-            name: scalars.pop(name) for name in [prefix + t for t in _TIMES] if name in scalars
-        }
+        names = {prefix + name for name in _TIMES}
+        times = {name: scalars.pop(name) for name in list(scalars) if name in names}
         parts = [
             self._pair(name, value)
             for group in (scalars, others, times)
