@@ -1,6 +1,10 @@
 // The Python module fasttrain._C: each part binds itself in its own file.
 #include <pybind11/pybind11.h>
 
+#ifdef FT_CUDA
+#include "cuda_step.h"
+#endif
+
 namespace py = pybind11;
 
 void bind_checkpoint(py::module_ &module);
@@ -13,7 +17,13 @@ PYBIND11_MODULE(_C, module) {
     module.def("build_info", [] {
         py::dict info;
         info["compiler"] = __VERSION__;
+#ifdef FT_CUDA
+        info["cuda"] = true;
+        info["cuda_architectures"] = fasttrain::cuda_architectures();
+        info["cuda_devices"] = fasttrain::cuda_device_count();
+#else
         info["cuda"] = false;
+#endif
         return info;
     });
     bind_checkpoint(module);

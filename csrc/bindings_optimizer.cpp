@@ -1,6 +1,9 @@
 // Python's view of a table: parameters, groups and gradients are looked up here, once per step.
 #include "cpu_step.h"
 #include "parallel.h"
+#ifdef FT_CUDA
+#include "cuda_step.h"
+#endif
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -141,6 +144,47 @@ class Table {
         return py::make_tuple(report.norm, report.coefficient, report.finite);
     }
 
+#ifdef FT_CUDA
+    size_t workspace_bytes() const {
+        return CudaTable::workspace_bytes(table_.slots, table_.groups);
+    }
+
+    // Instead of `finish` for a table on a GPU; `workspace` is device memory that the caller keeps.
+    void finish_cuda(int device, uintptr_t workspace, uintptr_t stream) {
+        cuda_.reset(new CudaTable(table_.slots, table_.groups, device,
+                                  reinterpret_cast<void *>(workspace),
+                                  reinterpret_cast<void *>(stream)));
+    }
+
+    // As `step`, but everything stays on the device: addresses of the loss scale, of a flag that
+    // forbids the step, and of where norm and flag go; 0 where there is none.
+    py::object step_cuda(py::list param_groups, double unscale, NormKind norm, double power,
+                         double max_norm, double clip_value, bool check_finite, bool zero,
+                         uintptr_t scale, uintptr_t found_inf, uintptr_t norm_out,
+                         uintptr_t found_out, uintptr_t stream) {
+        const BusyGuard guard(busy_);
+        if (!groups_hold(param_groups) || !params_hold())
+            return py::str("rebind");
+        std::vector<py::object> grads;
+        if (!find_gradients(grads))
+            return py::str("irregular");
+        const StepRequest request{unscale, norm, power,        max_norm, clip_value,
+                                  0.0,     -1.0, check_finite, zero,     1};
+        const DeviceScalars scalars{
+            reinterpret_cast<const float *>(scale), reinterpret_cast<const float *>(found_inf),
+            reinterpret_cast<float *>(norm_out), reinterpret_cast<float *>(found_out)};
+        {
+            const py::gil_scoped_release release;
+            cuda_->step(table_.slots, table_.groups, request, scalars,
+                        reinterpret_cast<void *>(stream));
+        }
+        increment_versions(grads);
+        if (zero && !grads.empty())
+            methods_.increment_version(grads);
+        return py::bool_(true);
+    }
+#endif
+
   private:
     struct HeldGroup {
         py::dict dict;
@@ -255,7 +299,10 @@ class Table {
         methods_.increment_version(updated);
     }
 
-    CpuTable table_;
+    CpuTable table_; // on a GPU it only holds slots and groups
+#ifdef FT_CUDA
+    std::unique_ptr<CudaTable> cuda_;
+#endif
     TensorMethods methods_;
     py::object values_of_;
     py::object grad_name_, params_name_;
@@ -291,6 +338,11 @@ void bind_optimizer(py::module_ &module) {
         .def("watch", &Table::watch)
         .def("finish", &Table::finish)
         .def("first", &Table::first)
+#ifdef FT_CUDA
+        .def("workspace_bytes", &Table::workspace_bytes)
+        .def("finish_cuda", &Table::finish_cuda)
+        .def("step_cuda", &Table::step_cuda)
+#endif
         .def("step", &Table::step);
     module.def("gradient_sum",
                [](const std::string &path, uintptr_t grad, int64_t numel, Dtype type, int threads) {

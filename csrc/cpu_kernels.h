@@ -5,11 +5,6 @@
 
 namespace fasttrain {
 
-// Sums of squares over a segment that LAMB's trust ratio needs.
-struct TrustSums {
-    double param, update;
-};
-
 struct CpuKernels {
     const char *name;
     // Sum of squares, largest magnitude, or sum of powers of a segment's gradients; NaN stays NaN.

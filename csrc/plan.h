@@ -60,6 +60,11 @@ struct StepRequest {
     int threads = 1;
 };
 
+// Sums of squares over a segment that LAMB's trust ratio needs.
+struct TrustSums {
+    double param, update;
+};
+
 struct StepReport {
     double norm = 0.0; // unscaled, before clipping
     double coefficient = 1.0;

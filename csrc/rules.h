@@ -200,13 +200,13 @@ struct alignas(8) RuleBytes {
 };
 
 // A rule of known type in its bytes.
-template <class Rule> void store_rule(RuleBytes &room, const Rule &rule) {
+template <class Rule> FT_HD void store_rule(RuleBytes &room, const Rule &rule) {
     static_assert(sizeof(Rule) <= sizeof(RuleBytes));
     memcpy(&room, &rule, sizeof(Rule));
 }
 
 // Calls `visitor` with a null pointer of the rule's type.
-template <class Visitor> auto visit_rule(RuleKind kind, Visitor &&visitor) {
+template <class Visitor> FT_HD auto visit_rule(RuleKind kind, Visitor &&visitor) {
     switch (kind) {
     case RuleKind::sgd:
         return visitor(static_cast<Sgd<false, false> *>(nullptr));

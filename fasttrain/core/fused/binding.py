@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from fasttrain import native
 from fasttrain.core.fused.clipping import ClipPlan
+from fasttrain.core.fused.composed import step_outside
 from fasttrain.core.fused.options import MASTER
 
 logger = logging.getLogger("fasttrain.core.fused")
@@ -34,14 +36,30 @@ def is_dense(tensor: Tensor) -> bool:
     return True
 
 
-def reason_outside(param: Tensor) -> str | None:
-    """Why a parameter stays with torch's own step; None when the native passes take it."""
+CPU = torch.device("cpu")
+
+# The norm (None unless clipping by norm) and 1.0 for a skipped step (None unless checked), on the
+# device, shape [].
+Step = tuple[Tensor | None, Tensor | None]
+
+
+def table_device(params: Iterable[Tensor]) -> torch.device:
+    """The device of the table: the first that the native passes can run on."""
+    for param in params:
+        device: torch.device = param.device
+        if device.type == "cpu" or (device.type == "cuda" and native.cuda_usable()):
+            return device
+    return CPU
+
+
+def reason_outside(param: Tensor, device: torch.device) -> str | None:
+    """Why a parameter stays with torch's own step; None when a table on `device` takes it."""
     if param.layout is not torch.strided:
         return f"layout {param.layout}"
     if param.dtype not in DTYPE_NAMES:
         return f"dtype {param.dtype}"
-    if param.device.type != "cpu":
-        return f"device {param.device.type}"
+    if param.device != device:
+        return f"device {param.device}"
     if type(param) not in (torch.nn.Parameter, Tensor):
         return f"type {type(param).__name__}"
     if getattr(param, "grad_dtype", None) not in (None, param.dtype):
@@ -60,8 +78,10 @@ class Binding:
     """A table and what it was built from.
 
     Attributes:
+        device: where it runs.
+        params: parameters of the table, in its order.
         outside: parameters that the native passes do not take.
-        first: parameters of the table, in its order.
+        usable: False when torch's own step must take all parameters.
     """
 
     def __init__(self, optimizer: Any, previous_first: set[Tensor]) -> None:
@@ -69,7 +89,6 @@ class Binding:
         self._norms = {
             k: getattr(self._module.NormKind, k) for k in ("none", "two", "inf", "power")
         }
-        self._optimizer_type = type(optimizer)
         self.outside: list[Tensor] = []
         self.params: list[Tensor] = []
         self._table = self._module.Table(
@@ -79,7 +98,14 @@ class Binding:
             type(optimizer).rule_of,
             list(optimizer.hyper_keys),
         )
+        groups = optimizer.param_groups
+        self.device = table_device(p for group in groups for p in group["params"])
         self._fill(optimizer, previous_first)
+        on_cpu = self.device.type == "cpu"
+        self.usable = not self.outside or (on_cpu and bool(self.params))
+        self._finish()
+
+    def _finish(self) -> None:
         self._table.finish()
 
     def _fill(self, optimizer: Any, previous_first: set[Tensor]) -> None:
@@ -89,7 +115,11 @@ class Binding:
             self._table.add_group(group)
             for param in group["params"]:
                 position += 1
-                reason = "sparse gradients" if param in optimizer._sparse else reason_outside(param)
+                reason = (
+                    "sparse gradients"
+                    if param in optimizer._sparse
+                    else reason_outside(param, self.device)
+                )
                 if reason is not None:
                     reasons[reason] = reasons.get(reason, 0) + 1
                     self.outside.append(param)
@@ -111,8 +141,13 @@ class Binding:
         step = 0
         if optimizer.has_step_count or options.stochastic_rounding:
             count = state.get("step")
-            if count is None or not isinstance(count, Tensor) or count.dtype is not torch.float32:
-                state["step"] = torch.tensor(float(count or 0.0), dtype=torch.float32)
+            if (
+                not isinstance(count, Tensor)
+                or count.dtype is not torch.float32
+                or count.device != self.device
+            ):
+                count = float(count or 0.0)
+                state["step"] = torch.tensor(count, dtype=torch.float32, device=self.device)
             step = state["step"].data_ptr()
         dtype = options.dtype_of(param)
         pointers = []
@@ -151,32 +186,40 @@ class Binding:
             first,
         )
 
-    def step(
+    def run(
         self,
-        groups: list[dict[str, Any]],
-        unscale: float,
+        optimizer: Any,
+        scale: Tensor | None,
+        found_inf: Tensor | None,
+        divisor: float,
         clip: ClipPlan,
-        extra: float,
-        known: float,
         check: bool,
         zero: bool,
-    ) -> Any:
+    ) -> Step | str:
         """Both passes over the table.
 
         Args:
-            groups: the optimizer's, as they are now.
-            unscale: what gradients are multiplied with.
-            clip: how they are clipped.
-            extra: what gradients outside the table add to the norm's sum (or maximum).
-            known: the sum over the table's gradients, when it is known; negative otherwise.
+            optimizer: the one that this was built from.
+            scale: the loss scale that gradients carry, shape [].
+            found_inf: not zero when somebody found a non-finite gradient already, shape [].
+            divisor: number of batches whose gradients were summed.
+            clip: how gradients are clipped.
             check: change nothing when a gradient is not finite.
             zero: zero the gradients on the way.
         Returns:
-            (unscaled norm, clip coefficient, finite), or what stands in the way: "rebind" when
-            the table is out of date, "irregular" when a gradient has another memory layout.
+            The step, or what stands in the way: "rebind" when the table is out of date,
+            "irregular" when a gradient has another memory layout.
         """
-        return self._table.step(
-            groups,
+        if found_inf is not None and bool(found_inf):
+            return None, None
+        unscale = 1.0 / divisor if scale is None else 1.0 / (divisor * float(scale))
+        outside, overlap = self.outside, optimizer._overlap
+        extra = clip.reduce(outside, check) if outside else 0.0
+        known = -1.0
+        if overlap is not None and (clip.kind == "two" or (check and not clip.by_norm)):
+            known = overlap.collect(self.params)
+        found = self._table.step(
+            optimizer.param_groups,
             unscale,
             self._norms[clip.kind],
             clip.power,
@@ -187,6 +230,17 @@ class Binding:
             check,
             zero,
             torch.get_num_threads(),
+        )
+        if found.__class__ is str:
+            stale: str = found
+            return stale
+        norm, coefficient, finite = found
+        if outside:
+            update = finite or not check
+            step_outside(optimizer, outside, unscale * coefficient, clip, update, zero)
+        return (
+            torch.scalar_tensor(norm) if clip.by_norm else None,
+            torch.scalar_tensor(0.0 if finite else 1.0) if check else None,
         )
 
     def never_updated(self) -> set[Tensor]:
@@ -203,9 +257,3 @@ class Binding:
                 sparse.add(param)
             else:
                 param.grad = dense_like(grad, param, param.dtype)
-
-
-def bind(optimizer: Any, previous: Binding | None = None) -> Binding:
-    """Build the table of `optimizer`, creating the states of parameters that have gradients."""
-    with torch.no_grad():
-        return Binding(optimizer, previous.never_updated() if previous is not None else set())

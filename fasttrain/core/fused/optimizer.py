@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.optim import optimizer as torch_optimizer
 
 from fasttrain import native
-from fasttrain.core.fused.binding import Binding, bind, reason_outside
+from fasttrain.core.fused.binding import CPU, Binding, Step, reason_outside
 from fasttrain.core.fused.clipping import NO_CLIP, ClipPlan, gradient_values, raise_nonfinite
-from fasttrain.core.fused.composed import composed_step, step_outside
+from fasttrain.core.fused.composed import composed_step
+from fasttrain.core.fused.device import bind
 from fasttrain.core.fused.options import StateOptions
 from fasttrain.core.fused.overlap import OverlapNorm
 from fasttrain.core.fused.scaling import record_found_inf, scale_of
@@ -200,7 +201,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             raise RuntimeError("overlap_norm needs the native passes, which are not in use here")
         if self._overlap is None:
             groups = self.param_groups
-            params = [p for g in groups for p in g["params"] if reason_outside(p) is None]
+            params = [p for g in groups for p in g["params"] if reason_outside(p, CPU) is None]
             self._overlap = OverlapNorm(params)
         return self._overlap
 
@@ -228,16 +229,19 @@ class FusedOptimizer(torch.optim.Optimizer):
         # Torch's GradScaler sets these around its call of `step`, and removes them again.
         scale: Tensor | None = self.__dict__.get("grad_scale")
         found_inf: Tensor | None = self.__dict__.get("found_inf")
-        if found_inf is not None and bool(found_inf):  # sync point, except on the CPU
-            return loss
         if self._native:
-            self._run(1.0 if scale is None else 1.0 / float(scale), NO_CLIP, False, False)
-        else:
-            self._torch_step_scaled(scale)
+            done = self._native_step(
+                lambda binding: binding.run(self, scale, found_inf, 1.0, NO_CLIP, False, False)
+            )
+            if done is not None:
+                return loss
+        self._torch_step_scaled(scale, found_inf)
         return loss
 
-    def _torch_step_scaled(self, scale: Tensor | None) -> None:
+    def _torch_step_scaled(self, scale: Tensor | None, found_inf: Tensor | None) -> None:
         """Torch's step, after the unscaling that torch's GradScaler left to the step."""
+        if found_inf is not None and bool(found_inf):  # sync point
+            return
         if scale is not None:
             with torch.no_grad():
                 grads = (p.grad for group in self.param_groups for p in group["params"])
@@ -248,43 +252,38 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _fused_step(self, scaler: Any, clip: Any, divisor: float, zero: bool) -> Tensor | None:
         if scaler is not None and not scaler.is_enabled():
             scaler = None
-        if not self._native:
-            return composed_step(
-                self, self._torch_step, scaler=scaler, clip=clip, divisor=divisor, zero=zero
+        if self._native:
+            plan = self._clip
+            if plan.source is not clip:
+                plan = self._clip = ClipPlan.of(clip)
+            check = scaler is not None or plan.strict
+            scale = scale_of(scaler, self) if scaler is not None else None
+            done = self._native_step(
+                lambda binding: binding.run(self, scale, None, divisor, plan, check, zero)
             )
-        scale = scale_of(scaler, self) if scaler is not None else None
-        unscale = 1.0 / divisor if scale is None else 1.0 / (divisor * float(scale))
-        plan = self._clip
-        if plan.source is not clip:
-            plan = self._clip = ClipPlan.of(clip)
-        norm, finite = self._run(unscale, plan, scaler is not None or plan.strict, zero)
-        if plan.strict and not finite:
-            raise_nonfinite(plan.power)
-        if scaler is not None:
-            record_found_inf(scaler, self, torch.scalar_tensor(0.0 if finite else 1.0))
-        return torch.scalar_tensor(norm) if plan.by_norm else None
+            if done is not None:
+                norm, found_inf = done
+                if plan.strict and bool(found_inf):  # sync point
+                    raise_nonfinite(plan.power)
+                if scaler is not None and found_inf is not None:
+                    record_found_inf(scaler, self, found_inf)
+                return norm
+        return composed_step(
+            self, self._torch_step, scaler=scaler, clip=clip, divisor=divisor, zero=zero
+        )
 
-    # -- the native passes ------------------------------------------------------------------
-
-    def _run(self, unscale: float, clip: ClipPlan, check: bool, zero: bool) -> tuple[float, bool]:
-        """Both passes: the unscaled norm, and whether the gradients were finite."""
+    def _native_step(self, run: Callable[[Binding], Step | str]) -> Step | None:
+        """Run both passes, binding (again) first where needed; None when torch must step."""
         for _ in range(3):
             binding = self._binding
             if binding is None:
                 binding = self._binding = bind(self)
-            outside = binding.outside
-            extra = clip.reduce(outside, check) if outside else 0.0
-            known = -1.0
-            if self._overlap is not None and (clip.kind == "two" or (check and not clip.by_norm)):
-                known = self._overlap.collect(binding.params)
-            found = binding.step(self.param_groups, unscale, clip, extra, known, check, zero)
-            if found.__class__ is tuple:
-                norm, coefficient, finite = found
-                if outside:
-                    step_outside(
-                        self, outside, unscale * coefficient, clip, finite or not check, zero
-                    )
-                return norm, finite
+            if not binding.usable:
+                self._native = self._step_supports_amp_scaling = False
+                return None
+            found = run(binding)
+            if not isinstance(found, str):
+                return found
             if found == "irregular":
                 binding.mend_gradients(self._sparse)
             self._binding = bind(self, binding)

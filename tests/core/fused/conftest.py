@@ -14,7 +14,7 @@ from fasttrain import native
 from fasttrain.core import fused
 
 PATHS = ["fallback", *(native.module().cpu_paths() if native.available() else ())]
-SHAPES = [(7,), (33, 65), (), (0,), (1,), (4, 3, 3, 3), (70_001,)]
+SHAPES = [(7,), (33, 65), (), (0,), (1,), (4, 3, 3, 3), (20_001,)]
 
 
 @dataclass(frozen=True)
