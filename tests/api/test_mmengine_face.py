@@ -96,10 +96,17 @@ def accepts(ours: list[str], expected: list[str]) -> bool:
     """Whether every call that fits `expected` means the same to `ours`."""
     our_positional, our_keyword_only, our_catch_all = split(ours)
     positional, keyword_only, catch_all = split(expected)
-    if our_positional[: len(positional)] != positional or not catch_all <= our_catch_all:
+    if not catch_all <= our_catch_all or len(our_positional) < len(positional):
+        return False
+    if not all(map(fits, our_positional, positional)):
         return False
     extra = {*our_positional[len(positional) :], *our_keyword_only}
     return keyword_only <= extra and all("=" in name for name in extra - keyword_only)
+
+
+def fits(ours: str, expected: str) -> bool:
+    """Same name and default; ours may have a default where none is expected."""
+    return ours == expected or ("=" not in expected and ours.startswith(f"{expected}="))
 
 
 def describe(owner: Any, method: str) -> list[str] | str | None:
@@ -172,6 +179,9 @@ def test_every_listed_name_is_a_name_of_the_face() -> None:
         (["a", "b=1", "c=2"], ["a", "b=1"], True),
         (["a", "b=1", "*", "c=2"], ["a", "b=1"], True),
         (["a", "b=2"], ["a", "b=1"], False),
+        (["a", "b=2"], ["a", "b"], True),
+        (["a", "b"], ["a", "b=1"], False),
+        (["a", "bc=2"], ["a", "b"], False),
         (["b=1", "a"], ["a", "b=1"], False),
         (["a", "b"], ["a"], False),
         (["a"], ["a", "**kwargs"], False),
