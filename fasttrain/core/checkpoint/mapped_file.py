@@ -84,18 +84,18 @@ class MappedFile:
 
     def write(self, path: str, *, durable: bool) -> None:
         """Complete the file and let it take its name."""
-        module = native.module()
         adopted = (self._path, self._descriptor)
-        try:
-            with replace_durably(path, durable=durable, adopted=adopted) as descriptor:
-                module.checkpoint_write_around(descriptor, self._data, self._sizes, self._crcs)
-            self._unlink.detach()
-        finally:
-            module.checkpoint_unmap(self._address, self.num_bytes)
+        with replace_durably(path, durable=durable, adopted=adopted) as descriptor:
+            native.module().checkpoint_write_around(descriptor, self._data, self._sizes, self._crcs)
+        self._unlink.detach()
+
+    def release(self) -> None:
+        """Give the mapping back once the file is written (that takes longer than the write)."""
+        native.module().checkpoint_unmap(self._address, self.num_bytes)
 
     def discard(self) -> None:
         """Remove the file unused."""
-        native.module().checkpoint_unmap(self._address, self.num_bytes)
+        self.release()
         os.close(self._descriptor)
         self._unlink()
 

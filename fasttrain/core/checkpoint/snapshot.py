@@ -35,6 +35,9 @@ class Snapshot:
         self.wait()
         write(self.plan, path, crcs=self.crcs, durable=durable)
 
+    def release(self) -> None:
+        """Nothing: the buffer is reused."""
+
 
 class HostBuffer:
     """One block of host memory that grows to the largest snapshot and is then reused.

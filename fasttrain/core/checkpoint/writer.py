@@ -27,6 +27,7 @@ class _Taken(Protocol):
     """A state that was copied and can be written."""
 
     def write(self, path: str, *, durable: bool) -> None: ...
+    def release(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,7 @@ class Writer:
                     self._free.append(job.buffer)
                 self._in_flight -= 1
                 self._changed.notify_all()
+            job.taken.release()
             if error is None and can_map(job.path):
                 self._prepare(job.path)
 
