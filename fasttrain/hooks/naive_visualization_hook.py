@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -58,7 +58,10 @@ class NaiveVisualizationHook(Hook):
             image = to_image(data["inputs"], **norm)
             height, width = image.shape[:2]
             image = self._unpad(image, getattr(sample, "scale", (width, height)))
-            size = (getattr(sample, "ori_height", height), getattr(sample, "ori_width", width))
+            size: Any = (
+                getattr(sample, "ori_height", height),
+                getattr(sample, "ori_width", width),
+            )
             runner.visualizer.add_datasample(
                 os.path.basename(sample.img_path),
                 resized(image, size),

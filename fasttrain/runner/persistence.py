@@ -110,12 +110,18 @@ class RunnerCheckpoints(RunnerBuilders):
         location = "cpu" if map_location == "default" else map_location
         checkpoint = self.load_checkpoint(filename, map_location=location)
         meta = checkpoint.get("meta", {})
+        if not {"epoch", "iter"} <= meta.keys():
+            raise ValueError(
+                f"{filename} cannot be resumed from: expected `epoch` and `iter` in `meta`, got "
+                f"{sorted(meta)}; use it with load_from and resume=False to take its weights alone"
+            )
         loop = self.train_loop
         loop._epoch, loop._iter = meta["epoch"], meta["iter"]
         snapshot.check_world_size(meta, self._world_size, self.auto_scale_lr, self.logger)
         self._resume_seed(meta.get("seed"))
         snapshot.warn_of_other_dataset(meta, self.train_dataloader.dataset, self.logger)
-        self.message_hub.load_state_dict(checkpoint["message_hub"])
+        if "message_hub" in checkpoint:
+            self.message_hub.load_state_dict(checkpoint["message_hub"])
         if "optimizer" in checkpoint and resume_optimizer:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
             self.optim_wrapper.load_state_dict(checkpoint["optimizer"])

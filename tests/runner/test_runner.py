@@ -401,6 +401,13 @@ def test_a_missing_checkpoint(make_runner: Any, resume: bool) -> None:
         make_runner(load_from="gone.pth", resume=resume).train()
 
 
+def test_bare_weights_cannot_be_resumed_from(make_runner: Any, tmp_path: Path) -> None:
+    runner = make_runner(resume=True, load_from=str(tmp_path / "bare.pth"))
+    torch.save(runner.model.state_dict(), tmp_path / "bare.pth")
+    with pytest.raises(ValueError, match="cannot be resumed from: expected `epoch` and `iter`"):
+        runner.train()
+
+
 def test_resume_with_another_seed_or_dataset_warns(make_runner: Any) -> None:
     make_runner().train()
     runner = make_runner(

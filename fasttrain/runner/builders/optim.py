@@ -95,7 +95,14 @@ def schedulers_of_config(
             schedulers.append(scheduler)
         elif isinstance(scheduler, dict):
             options = dict(scheduler)
-            options["end"] = _end(options, max_epochs, max_iters)
+            if "end" not in options:
+                options["end"] = max_epochs if options.get("by_epoch", True) else max_iters
+                print_log(
+                    f"The `end` of {options.get('type')} is not set. "
+                    "Use the max epochs/iters of train loop as default.",
+                    logger="current",
+                    level=logging.INFO,
+                )
             if options.get("convert_to_iter_based"):
                 options["epoch_length"] = epoch_length
             schedulers.append(
@@ -106,20 +113,6 @@ def schedulers_of_config(
                 f"scheduler should be a _ParamScheduler object or dict, but got {scheduler}"
             )
     return schedulers
-
-
-def _end(options: dict[str, Any], max_epochs: int, max_iters: int) -> int:
-    """Where a scheduler ends: as it says, or with the training."""
-    default = max_epochs if options.get("by_epoch", True) else max_iters
-    end = options.get("end", default)
-    if end is default and "end" not in options:
-        print_log(
-            f"The `end` of {options.get('type')} is not set. "
-            "Use the max epochs/iters of train loop as default.",
-            logger="current",
-            level=logging.WARNING,
-        )
-    return end
 
 
 def scale_lr(
