@@ -139,6 +139,7 @@ class LoggerHook(Hook):
         done = batch_idx + 1
         last = done == len(runner.train_dataloader)
         if last or (runner.iter + 1) % self.interval_exp_name == 0:
+            self._finish()
             runner.logger.info(f"Exp name: {runner.experiment_name}")
         if done % self.interval == 0 or (last and (not self.ignore_last or done <= self.interval)):
             self._log_train(runner, batch_idx)
