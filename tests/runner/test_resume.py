@@ -111,6 +111,24 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert_same(weights(resumed), weights(whole))
 
 
+def test_averaged_weights_resume_exactly(make_runner: Any, tmp_path: Any) -> None:
+    options = {"train_cfg": BY_EPOCH, "default_hooks": every(2)}
+
+    def run(folder: str, *hooks: Any, **changes: Any) -> dict[str, Any]:
+        ema = {"type": "EMAHook", "momentum": 0.2}
+        runner = make_runner(
+            work_dir=str(tmp_path / folder), custom_hooks=[ema, *hooks], **options, **changes
+        )
+        runner.train()
+        (hook,) = [hook for hook in runner.hooks if type(hook).__name__ == "EMAHook"]
+        return {**weights(runner), "ema": hook.ema_model.state_dict()}
+
+    whole = run("whole")
+    with pytest.raises(Stop):
+        run("cut", StopAt(7))
+    assert_same(run("cut", resume=True), whole)
+
+
 def test_epoch_checkpoints_resume_exactly(make_runner: Any, tmp_path: Any) -> None:
     options = {"train_dataloader": data(0, "DefaultSampler"), "train_cfg": BY_EPOCH}
     whole = make_runner(work_dir=str(tmp_path / "whole"), **options)
