@@ -20,13 +20,22 @@ PYBIND11_MODULE(_C, module) {
 #ifdef FT_CUDA
         info["cuda"] = true;
         info["cuda_architectures"] = fasttrain::cuda_architectures();
-        info["cuda_devices"] = fasttrain::cuda_device_count();
 #else
         info["cuda"] = false;
 #endif
         return info;
     });
+#ifdef FT_CUDA
+    module.def("cuda_problem", &fasttrain::cuda_problem);
+#else
+    module.def("cuda_problem", [] { return "fasttrain was built without its CUDA backend"; });
+#endif
     bind_checkpoint(module);
+#ifdef FT_CUDA
+    module.def("cuda_problem", &fasttrain::cuda_problem);
+#else
+    module.def("cuda_problem", [] { return "fasttrain was built without its CUDA backend"; });
+#endif
     bind_checkpoint(module);
     bind_history(module);
     bind_optimizer(module);

@@ -617,9 +617,16 @@ void CudaTable::step(const std::vector<Slot> &slots, const std::vector<Group> &g
 
 const char *cuda_architectures() { return FT_CUDA_ARCHITECTURES; }
 
-int cuda_device_count() {
+std::string cuda_problem() {
     int count = 0;
-    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error == cudaSuccess && count == 0)
+        return "no CUDA device is visible";
+    cudaFuncAttributes attributes;
+    if (error == cudaSuccess) // fails when no code fits this device or its driver
+        error = cudaFuncGetAttributes(&attributes, norm_kernel);
+    cudaGetLastError(); // an error that was looked at must not surface in somebody else's call
+    return error == cudaSuccess ? "" : cudaGetErrorString(error);
 }
 
 } // namespace fasttrain

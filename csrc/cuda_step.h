@@ -4,6 +4,7 @@
 #include "plan.h"
 
 #include <memory>
+#include <string>
 
 namespace fasttrain {
 
@@ -38,7 +39,7 @@ class CudaTable {
 // Architectures that the kernels were compiled for, as text.
 const char *cuda_architectures();
 
-// Devices that the driver offers; 0 without a driver. Never throws.
-int cuda_device_count();
+// Why the kernels cannot run on the current device; empty when they can. Never throws.
+std::string cuda_problem();
 
 } // namespace fasttrain

@@ -54,9 +54,16 @@ def cpu_path() -> str:
     return wanted
 
 
+def cuda_problem() -> str | None:
+    """Why the CUDA backend cannot be used here; None when it can."""
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    return str(module().cuda_problem()) or None
+
+
 def cuda_usable() -> bool:
-    """Whether the CUDA backend was built and torch sees a device to run it on."""
-    return enabled() and bool(module().build_info()["cuda"]) and torch.cuda.is_available()
+    """Whether the CUDA backend was built and can run on this machine's GPU."""
+    return enabled() and cuda_problem() is None
 
 
 def info() -> dict[str, Any]:
@@ -76,5 +83,10 @@ def info() -> dict[str, Any]:
     return (
         found
         | dict(_C.build_info())
-        | {"team": _C.thread_team(), "cpu_paths": list(_C.cpu_paths()), "cpu_path": cpu_path()}
+        | {
+            "cuda_problem": cuda_problem(),
+            "team": _C.thread_team(),
+            "cpu_paths": list(_C.cpu_paths()),
+            "cpu_path": cpu_path(),
+        }
     )
