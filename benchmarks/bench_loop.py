@@ -8,8 +8,11 @@ time per iteration less that of the plain loop in the same round.
 from __future__ import annotations
 
 import importlib.util
+import random
+import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +22,18 @@ from loop_contestants import Job, Outcome, accelerate, ignite, lightning, plain_
 
 FLOOR = 6.0  # mmengine's overhead over ours must be at least this
 LOOP, OURS, MMENGINE = "plain loop", "fasttrain", "mmengine"
+NUM_RESAMPLES = 500
 KEYS = (1, 20)
 HISTORIES = (2_000, 40_000)
 SGD = {"type": "SGD", "lr": 0.01}
+HOW_TO_READ = """\
+Each sample is one run: the median over its log intervals of ten iterations, each with one log line
+in it ({clock}; torch uses one thread). Medians and spreads are over rounds; the overhead is paired
+by round, and the spread of its ratio comes from resampling the rounds. The history is pre-filled:
+at the end of the warm-up every logged series is set to that many entries, then the iterations are
+timed, so that mmengine's cost per entry shows without hours of running. `fasttrain` uses torch's
+SGD (`fused=False`) and so does the same arithmetic as the plain loop; `fused step` is what an
+unchanged config gets."""
 Contestants = dict[str, Callable[[Job, Path], Outcome]]
 
 
@@ -78,17 +90,33 @@ def overhead(times: dict[str, list[float]], name: str) -> list[float]:
     return [a - b for a, b in zip(times[name], times[LOOP], strict=True)]
 
 
+def overhead_ratio(times: dict[str, list[float]], rival: str) -> Spread | None:
+    """Median overhead of the rival over ours, with the spread that resampled rounds give.
+
+    None when ours is lost in the noise: not above zero in some resample.
+    """
+    pairs = list(zip(overhead(times, rival), overhead(times, OURS), strict=True))
+    chance = random.Random(0)
+    ratios = []
+    for resample in range(1 + NUM_RESAMPLES):
+        chosen = pairs if resample == 0 else chance.choices(pairs, k=len(pairs))
+        theirs, ours = (statistics.median(column) for column in zip(*chosen, strict=True))
+        if ours <= 0:
+            return None
+        ratios.append(theirs / ours)
+    spread = Spread.of(ratios[1:])
+    return Spread(ratios[0], spread.low, spread.high)
+
+
 def report_job(report: Report, job: Job, times: dict[str, list[float]]) -> float | None:
-    """Print one table; returns mmengine's overhead over ours (median of the paired ratios)."""
-    ours = overhead(times, OURS)
+    """Print one table; returns mmengine's overhead over ours, None when it cannot be told."""
     rows: list[list[object]] = [[LOOP, Spread.of(times[LOOP]).seconds(), "", ""]]
     factor = None
     for name in list(times)[1:]:
-        added = overhead(times, name)
-        over_ours = Spread.of([a / max(b, 1e-9) for a, b in zip(added, ours, strict=True)])
-        cells = [Spread.of(sample).seconds() for sample in (times[name], added)]
-        rows.append([name, *cells, "" if name == OURS else over_ours])
-        if name == MMENGINE:
+        over_ours = overhead_ratio(times, name)
+        cells = [Spread.of(sample).seconds() for sample in (times[name], overhead(times, name))]
+        rows.append([name, *cells, "" if name == OURS else over_ours or "lost in the noise"])
+        if name == MMENGINE and over_ours is not None:
             factor = over_ours.median
     report.table(
         f"{job.num_keys} loss key{'s' if job.num_keys > 1 else ''}, history of {job.history:,}",
@@ -99,18 +127,18 @@ def report_job(report: Report, job: Job, times: dict[str, list[float]]) -> float
 
 
 def main() -> int:
-    args = parse_args(__doc__)
-    torch.manual_seed(0)
-    report = Report("loop", "Runner overhead per iteration", args)
-    report.text(
-        "Each sample is the mean of the timed iterations of one run; medians and spreads are over "
-        "rounds, ratios are paired by round. The history is pre-filled: at the end of the warm-up "
-        "every logged series is set to that many entries, then the iterations are timed, so "
-        "that mmengine's cost per entry shows without hours of running. `fasttrain` uses torch's "
-        "SGD (`fused=False`) and so does the same arithmetic as the plain loop; `fused step` is "
-        "what an unchanged config gets. All write their log every 10 iterations, to files."
+    args = parse_args(
+        __doc__,
+        options=lambda parser: parser.add_argument(
+            "--cpu-time", action="store_true", help="measure CPU time: for a busy machine"
+        ),
     )
-    rounds, num_iters = (2, 200) if args.quick else (9, 500)
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    report = Report("loop", "Runner overhead per iteration", args)
+    report.text(HOW_TO_READ.format(clock="CPU time" if args.cpu_time else "wall time"))
+    rounds, num_iters = (3, 200) if args.quick else (11, 500)
     factors = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -120,7 +148,7 @@ def main() -> int:
                 found = contestants(peers=history == HISTORIES[0])
                 if history == HISTORIES[0]:
                     check_equal(found, num_keys, folder)
-                job = Job(num_keys, num_iters, history)
+                job = Job(num_keys, num_iters, history, clock)
                 factors.append(report_job(report, job, measure(found, job, rounds, folder)))
     reached = [factor for factor in factors if factor is not None]
     if reached:

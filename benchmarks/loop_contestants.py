@@ -10,6 +10,7 @@ import importlib
 import itertools
 import logging
 import os
+import statistics
 import sys
 import time
 import warnings
@@ -39,11 +40,13 @@ class Job:
         num_keys: losses that the model returns (and that are logged) per iteration.
         num_iters: iterations that are timed, after `WARMUP_ITERS` others.
         history: entries that each logged series holds before the timed iterations.
+        clock: tells seconds; `time.process_time` looks past other processes on a busy machine.
     """
 
     num_keys: int
     num_iters: int
     history: int
+    clock: Callable[[], float] = time.perf_counter
 
     @property
     def total_iters(self) -> int:
@@ -95,24 +98,26 @@ def _only_item(items: list[Any]) -> Any:
 
 
 class Clock:
-    """Marks the ends of iterations; `seconds_per_iter` is the mean over the timed ones."""
+    """Told of the end of each iteration, it times log intervals, each with one log line in it.
+
+    The median over the intervals leaves out those in which the machine did something else.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.num_done = 0
-        self.start = self.end = 0.0
+        self.marks: list[float] = []
 
     def tick(self) -> None:
         self.num_done += 1
-        if self.num_done == WARMUP_ITERS:
-            self.start = time.perf_counter()
-        elif self.num_done == self.job.total_iters:
-            self.end = time.perf_counter()
+        if self.num_done >= WARMUP_ITERS and self.num_done % LOG_INTERVAL == 0:
+            self.marks.append(self.job.clock())
 
     def outcome(self, model: nn.Module) -> Outcome:
         assert self.num_done == self.job.total_iters, f"{self.num_done} iterations ran"
         weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        return Outcome((self.end - self.start) / self.job.num_iters, weights)
+        intervals = [end - start for start, end in itertools.pairwise(self.marks)]
+        return Outcome(statistics.median(intervals) / LOG_INTERVAL, weights)
 
 
 @contextmanager
