@@ -47,6 +47,10 @@ class ScalarStore:
                 )
         return found
 
+    def defers(self, value: Tensor) -> bool:
+        """Whether a tensor is left on its device until a flush."""
+        return self._queue.reader.defers(value)
+
     def __contains__(self, name: object) -> bool:
         return name in self._series
 

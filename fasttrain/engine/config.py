@@ -7,6 +7,7 @@ import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
@@ -157,9 +158,14 @@ def _hint(name: str, node: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """What YAML has a form for: dicts, lists, strings, numbers, None; else the `repr`."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, Sequence):
+        return [_plain(part) for part in value]
+    return _plain(vars(value)) if isinstance(value, SimpleNamespace) else repr(value)
 
 
 def _literal(value: Any) -> Any:
@@ -217,6 +223,9 @@ def _overlay(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return below
 
 
+_MISSING = object()
+
+
 def read(cfg: Any, path: str, default: Any = None) -> Any:
     """The value at `"SECTION.KEY"` of any config with attribute or item access, or `default`."""
     for name in path.split("."):
@@ -230,4 +239,33 @@ def read(cfg: Any, path: str, default: Any = None) -> Any:
     return cfg
 
 
-_MISSING = object()
+def as_config(cfg: Any) -> Any:
+    """`cfg` itself; a plain dict, which has no attributes, as a CfgNode."""
+    return CfgNode(cfg) if type(cfg) is dict else cfg
+
+
+def changed(cfg: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of any config with other values at some `"SECTION.KEY"`s, frozen as `cfg` is."""
+    copied = copy.deepcopy(cfg)
+    frozen = hasattr(cfg, "is_frozen") and cfg.is_frozen()
+    if frozen:
+        copied.defrost()
+    for path, value in values.items():
+        *sections, key = path.split(".")
+        node = read(copied, ".".join(sections)) if sections else copied
+        if isinstance(node, Mapping):
+            node[key] = value  # type: ignore[index]
+        else:
+            setattr(node, key, value)
+    if frozen:
+        copied.freeze()
+    return copied
+
+
+def text_of(cfg: Any) -> str:
+    """Any config as YAML; what YAML has no form for stands as its `repr`."""
+    if isinstance(cfg, CfgNode):
+        return cfg.dump()
+    if hasattr(cfg, "to_dict"):
+        cfg = cfg.to_dict()
+    return yaml.safe_dump(_plain(cfg), sort_keys=True)

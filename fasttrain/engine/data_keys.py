@@ -26,6 +26,8 @@ OUT_SIZE = "OUT_SIZE"
 SAMPLE_PER_SAMPLE = "SAMPLE_PER_SAMPLE"
 SS_PROB = "SS_PROB"
 """Scheduled-sampling probability of the running step."""
+SIMILARITY = "SIMILARITY"
+"""Whether a pre-training pass also learns which image and text belong together."""
 V_TARGET = "V_TARGET"
 V_TARGET_MASK = "V_TARGET_MASK"
 

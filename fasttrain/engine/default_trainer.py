@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import logging
-import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fasttrain.core.precision import Precision
 from fasttrain.core.update import Updater
-from fasttrain.engine import comm, hooks, loaders, losses, lr_schedules, solver
+from fasttrain.engine import comm, loaders, losses, lr_schedules, solver
 from fasttrain.engine import data_keys as kfg
-from fasttrain.engine.checkpointer import Checkpointer, unwrap
-from fasttrain.engine.config import read
+from fasttrain.engine.batches import EndlessBatches
+from fasttrain.engine.checkpointer import Checkpointer
+from fasttrain.engine.config import as_config, changed, read
 from fasttrain.engine.defaults import default_writers, setup_logger
 from fasttrain.engine.metrics import AsyncMetrics
+from fasttrain.engine.model_modes import evaluating, unwrap
 from fasttrain.engine.registries import (
     ENGINE_REGISTRY,
     EVALUATION_REGISTRY,
     META_ARCH_REGISTRY,
     SCORER_REGISTRY,
 )
-from fasttrain.engine.train_loop import HookBase, TrainerBase, total_loss
+from fasttrain.engine.standard_hooks import standard_hooks
+from fasttrain.engine.train_loop import HookBase, UpdatingTrainer
 from fasttrain.engine.writers import EventWriter
 
 logger = logging.getLogger("fasttrain.engine")
 
 
 @ENGINE_REGISTRY.register()
-class DefaultTrainer(TrainerBase):
+class DefaultTrainer(UpdatingTrainer):
     """Builds model, optimizer, loaders, losses, schedule, EMA, checkpointer and hooks of a config.
 
     A step takes a batch through `model.preprocess_batch`, the model and every loss; the sum of
@@ -45,11 +46,13 @@ class DefaultTrainer(TrainerBase):
         cfg: any config with the keys of `get_cfg()`.
     """
 
+    multi_gpu_eval = False  # whether every process takes part in evaluations
+
     def __init__(self, cfg: Any) -> None:
         super().__init__()
         if not logging.getLogger("fasttrain").hasHandlers():
             setup_logger(None, comm.get_rank())
-        self.cfg = cfg
+        self.cfg = cfg = as_config(cfg)
         self.model = self.wrap_model(self.build_model(cfg))
         self.optimizer: Optimizer = self.build_optimizer(cfg, unwrap(self.model))
         self.build_data(cfg)
@@ -76,6 +79,7 @@ class DefaultTrainer(TrainerBase):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.EPOCH * self.iters_per_epoch
         self.ss_prob = 0.0
+        self.restored: list[str] = []
         self.register_hooks(self.build_hooks())
 
     # What is built, in the order of need; each can be overridden by itself.
@@ -114,16 +118,21 @@ class DefaultTrainer(TrainerBase):
         return lr_schedules.build_lr_scheduler(cfg, optimizer, iters_per_epoch)
 
     @classmethod
+    def build_loader(cls, cfg: Any, name: str, stage: str) -> Any:
+        """The loader of the data set called `name`, None without a name."""
+        return loaders.build_loader(cfg, name, stage)
+
+    @classmethod
     def build_train_loader(cls, cfg: Any) -> Any:
-        return loaders.build_loader(cfg, cfg.DATASETS.TRAIN, "train")
+        return cls.build_loader(cfg, cfg.DATASETS.TRAIN, "train")
 
     @classmethod
     def build_val_loader(cls, cfg: Any) -> Any:
-        return loaders.build_loader(cfg, cfg.DATASETS.VAL, "val")
+        return cls.build_loader(cfg, read(cfg, "DATASETS.VAL", ""), "val")
 
     @classmethod
     def build_test_loader(cls, cfg: Any) -> Any:
-        return loaders.build_loader(cfg, cfg.DATASETS.TEST, "test")
+        return cls.build_loader(cfg, read(cfg, "DATASETS.TEST", ""), "test")
 
     @classmethod
     def build_losses(cls, cfg: Any) -> list[Any]:
@@ -154,8 +163,11 @@ class DefaultTrainer(TrainerBase):
         self.iters_per_epoch = self.count_iterations()
         if self.iters_per_epoch < 1:
             raise ValueError("the training loader is empty: expected at least one batch")
-        self._epoch = 0
-        self._batches: Iterator[Any] | None = None
+        self._batches = self.endless_batches()
+
+    def endless_batches(self, epoch: int = 0) -> Iterator[Any]:
+        """The training batches from an epoch's first one on, without end."""
+        return EndlessBatches(self.train_data_loader, epoch)
 
     def count_iterations(self) -> int:
         """Iterations of one epoch."""
@@ -165,64 +177,8 @@ class DefaultTrainer(TrainerBase):
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     def build_hooks(self) -> list[HookBase | None]:
-        """The standard hooks, in the order in which they run."""
-        cfg, ipe = self.cfg, self.iters_per_epoch
-        sampling = cfg.SCHEDULED_SAMPLING
-        main = comm.is_main_process()
-        return [
-            hooks.IterationTimer(),
-            hooks.LRScheduler(),
-            hooks.ScheduledSampling(
-                sampling.START_EPOCH,
-                sampling.INC_EVERY_EPOCH,
-                sampling.INC_PROB,
-                sampling.MAX_PROB,
-                ipe,
-            ),
-            hooks.ModelWeightsManipulating(),
-            hooks.PeriodicCheckpointer(
-                self.checkpointer,
-                cfg.SOLVER.CHECKPOINT_PERIOD * ipe,
-                max_to_keep=read(cfg, "SOLVER.CHECKPOINT_MAX_TO_KEEP"),
-                iters_per_epoch=ipe,
-            )
-            if main
-            else None,
-            *self._eval_hooks(),
-            hooks.PeriodicWriter(self.build_writers(), cfg.SOLVER.WRITE_PERIOD) if main else None,
-        ]
-
-    multi_gpu_eval = False
-
-    def _eval_hooks(self) -> Iterator[HookBase]:
-        """For val and test: an evaluation of the model, and one of its average."""
-        parts = {
-            "val": (self.val_data_loader, self.val_evaluator, "VAL_EVAL_START"),
-            "test": (self.test_data_loader, self.test_evaluator, "TEST_EVAL_START"),
-        }
-        this = weakref.proxy(self)
-        for stage, (loader, evaluator, start_key) in parts.items():
-            if loader is None:
-                continue
-            start = read(self.cfg, f"INFERENCE.{start_key}", -1)
-            models = [(stage, lambda: this.model)]
-            if self.ema is not None:
-                models.append((f"{stage}_ema", lambda: this.ema.module))
-            for name, model in models:
-
-                def evaluate(
-                    epoch: int, model: Any = model, loader: Any = loader, rate: Any = evaluator
-                ) -> Any:
-                    return this.test(this.cfg, model(), loader, rate, epoch)
-
-                yield hooks.EvalHook(
-                    self.cfg.SOLVER.EVAL_PERIOD,
-                    start,
-                    evaluate,
-                    self.iters_per_epoch,
-                    name,
-                    self.multi_gpu_eval,
-                )
+        """The standard hooks, in the order in which they run (see `standard_hooks`)."""
+        return standard_hooks(self)
 
     # Training.
 
@@ -231,35 +187,26 @@ class DefaultTrainer(TrainerBase):
         super().train(self.start_iter, self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the output folder's newest checkpoint, or load `cfg.MODEL.WEIGHTS`."""
-        found = resume and self.checkpointer.has_checkpoint()
+        """Go on from the output folder's newest intact checkpoint, or load `cfg.MODEL.WEIGHTS`.
+
+        The log says what was restored, and what the file lacks.
+        """
+        resumes = resume and self.checkpointer.has_checkpoint()
         self.checkpointer.resume_or_load(read(self.cfg, "MODEL.WEIGHTS", ""), resume=resume)
-        if found:
-            self.start_iter = self.iter + 1
-            self._epoch = self.start_iter // self.iters_per_epoch
-            self.updater.begin(self.start_iter)
-            logger.info(
-                "Resumed at iteration %d: model, optimizer, schedule%s",
-                self.start_iter,
-                "" if self.ema is None else ", EMA",
+        if not resumes:
+            return
+        if "trainer" not in self.checkpointer.restored:
+            logger.warning(
+                "The checkpoint holds weights only: training starts at iteration 0 with them"
             )
+            return
+        self.start_iter = self.iter + 1
+        self._batches = self.endless_batches(self.start_iter // self.iters_per_epoch)
+        logger.info("Resumed at iteration %d: %s", self.start_iter, ", ".join(self.restored))
 
     def next_batch(self) -> Any:
         """The next batch; at the end of the loader the next epoch begins."""
-        if self._batches is None:
-            self._batches = self._begin_epoch(self.train_data_loader)
-        batch = next(self._batches, None)
-        if batch is None:
-            self._epoch += 1
-            self._batches = self._begin_epoch(self.train_data_loader)
-            batch = next(self._batches)
-        return batch
-
-    def _begin_epoch(self, loader: Any) -> Iterator[Any]:
-        set_epoch = getattr(getattr(loader, "sampler", None), "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(self._epoch)
-        return iter(loader)
+        return next(self._batches)
 
     def prepare(self, batch: Any) -> dict[str, Any]:
         """A loader's batch as the model's input."""
@@ -269,7 +216,7 @@ class DefaultTrainer(TrainerBase):
 
     def forward(self, data: dict[str, Any]) -> dict[str, Any]:
         """The model's outputs, in the precision of the run."""
-        with self.updater.precision.autocast(next(self.model.parameters()).device.type):
+        with self.autocast():
             outputs: dict[str, Any] = self.model(data)
         return outputs
 
@@ -286,40 +233,20 @@ class DefaultTrainer(TrainerBase):
             raise ValueError("nothing to train on: LOSSES.NAMES names no loss")
         return found
 
-    def update(self, loss_dict: Mapping[str, Tensor]) -> None:
-        """Backpropagate the losses, step when due, and move the average along."""
-        total, _ = total_loss(loss_dict)
-        updater = self.updater
-        updater.backward(updater.scale(total))
-        if not updater.due:
-            return
-        updater.step()
-        updater.zero_grad()
+    def step(self) -> None:
+        """One step of the optimizer; the average follows."""
+        super().step()
         if self.ema is not None:
             self.ema.update_parameters(unwrap(self.model))
 
     def run_step(self) -> None:
         """Implement one iteration: batch, forward, losses, update, metrics."""
-        assert self.model.training, f"[{type(self).__name__}] model was changed to eval mode!"
-        start = time.perf_counter()
-        batch = self.next_batch()
-        data_time = time.perf_counter() - start
-        loss_dict = self.compute_losses(self.forward(self.prepare(batch)))
-        self.update(loss_dict)
-        self._write_metrics(loss_dict, data_time)
-
-    def _write_metrics(
-        self, loss_dict: Mapping[str, Tensor], data_time: float, prefix: str = ""
-    ) -> None:
-        self.metrics.write(self.storage, loss_dict, data_time, self.iter, prefix)
+        batch, data_time = self.fetch()
+        self.learn(self.compute_losses(self.forward(self.prepare(batch))), data_time)
 
     def before_train(self) -> None:
         self.model.train()
         super().before_train()
-
-    def after_train(self) -> None:
-        self.metrics.drain(self.storage)
-        super().after_train()
 
     # Testing.
 
@@ -359,47 +286,33 @@ class DefaultTrainer(TrainerBase):
         if reference in (0, num_workers):
             return cfg
         scale = num_workers / reference
-        scaled = cfg.clone()
-        scaled.defrost()
-        scaled.DATALOADER.TRAIN_BATCH_SIZE = round(cfg.DATALOADER.TRAIN_BATCH_SIZE * scale)
-        scaled.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR * scale
-        scaled.SOLVER.REFERENCE_WORLD_SIZE = num_workers
-        if cfg.is_frozen():
-            scaled.freeze()
-        return scaled
+        return changed(
+            cfg,
+            {
+                "DATALOADER.TRAIN_BATCH_SIZE": round(cfg.DATALOADER.TRAIN_BATCH_SIZE * scale),
+                "SOLVER.BASE_LR": cfg.SOLVER.BASE_LR * scale,
+                "SOLVER.REFERENCE_WORLD_SIZE": num_workers,
+            },
+        )
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
-        state["optimizer"] = self.optimizer.state_dict()
         state["scheduler"] = self.scheduler.state_dict()
-        if self.updater.precision.scaler is not None:
-            state["grad_scaler"] = self.updater.precision.state_dict()
         if self.ema is not None:
             state["ema"] = self.ema.state_dict()
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self.optimizer.load_state_dict(state_dict["optimizer"])
         self.scheduler.load_state_dict(state_dict["scheduler"])
-        self.updater.precision.load_state_dict(state_dict.get("grad_scaler", {}))
-        if self.ema is not None and "ema" in state_dict:
+        self.restored = ["optimizer", "scheduler"]
+        self.restored += [f"hook {name}" for name in state_dict.get("hooks", {})]
+        if "grad_scaler" in state_dict:
+            self.restored.append("loss scale")
+        if self.ema is None:
+            return
+        if "ema" in state_dict:
             self.ema.load_state_dict(state_dict["ema"])
-
-
-class evaluating:
-    """Context in which the unwrapped model is in eval mode and takes no gradients."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model: Any = unwrap(model)
-
-    def __enter__(self) -> Any:
-        self._was_training = self._model.training
-        self._no_grad = torch.no_grad()
-        self._no_grad.__enter__()
-        self._model.eval()
-        return self._model
-
-    def __exit__(self, *error: object) -> None:
-        self._no_grad.__exit__(*error)
-        self._model.train(self._was_training)
+            self.restored.append("EMA")
+        else:
+            logger.warning("The checkpoint holds no EMA: it starts anew from the model's weights")

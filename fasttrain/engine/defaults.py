@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import random
@@ -11,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from fasttrain import __version__, native
 from fasttrain.core import env
 from fasttrain.engine import comm
-from fasttrain.engine.config import read
+from fasttrain.engine.config import read, text_of
 from fasttrain.engine.writers import (
     CommonMetricPrinter,
     EventWriter,
@@ -82,14 +82,6 @@ def setup_logger(output_dir: str | Path | None, rank: int) -> logging.Logger:
     return root
 
 
-def _config_text(cfg: Any) -> str:
-    if hasattr(cfg, "dump"):
-        return str(cfg.dump())
-    if hasattr(cfg, "pretty_text"):
-        return str(cfg.pretty_text)
-    return yaml.safe_dump(dict(cfg))
-
-
 def default_setup(cfg: Any, args: Any) -> None:
     """Make the output folder, start the log, save the config, seed, choose cuDNN's mode.
 
@@ -110,7 +102,7 @@ def default_setup(cfg: Any, args: Any) -> None:
         native.info(),
     )
     logger.info("Command line arguments: %s", args)
-    text = _config_text(cfg)
+    text = text_of(cfg)
     logger.info("Running with full config:\n%s", text)
     if comm.is_main_process() and output_dir:
         path = Path(output_dir) / "config.yaml"
@@ -133,8 +125,12 @@ def default_writers(output_dir: str | Path, max_iter: int | None = None) -> list
         max_iter: for the ETA.
     """
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    return [
+    writers: list[EventWriter] = [
         CommonMetricPrinter(max_iter),
         JSONWriter(Path(output_dir) / "metrics.json"),
-        TensorboardXWriter(output_dir),
     ]
+    if importlib.util.find_spec("tensorboard") is None:
+        logger.warning("No TensorBoard events will be written: pip install tensorboard")
+    else:
+        writers.append(TensorboardXWriter(output_dir))
+    return writers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -41,6 +41,10 @@ class HistoryBuffer:
 
     def __init__(self, series: Series) -> None:
         self._series = series
+        # The mean of all values is kept up from call to call: its cost is that of the new ones.
+        self._sum = 0.0
+        self._num_summed = 0
+        self._num_seen = 0
 
     def __len__(self) -> int:
         return len(self._series)
@@ -51,29 +55,51 @@ class HistoryBuffer:
 
     def median(self, window_size: int) -> float:
         """The median of the last `window_size` values."""
-        return self._series.median(window_size)
+        return median_of(self._series.window(window_size)[0])
 
     def avg(self, window_size: int) -> float:
         """The mean of the last `window_size` values."""
         return float(np.mean(self._series.window(window_size)[0]))
 
     def global_avg(self) -> float:
-        """The mean of all values kept."""
-        return float(np.mean(self._series.values()))
+        """The mean of all values ever put in (of those still kept, when it is asked for late)."""
+        total = self._series.total
+        new, _ = self._series.window(min(total - self._num_seen, len(self._series)))
+        self._sum += float(new.sum())
+        self._num_summed += len(new)
+        self._num_seen = total
+        return self._sum / self._num_summed
 
     def values(self) -> list[tuple[float, int]]:
         """(value, iteration), oldest first."""
         values, iterations = self._series.window()
         return [(v, int(i)) for v, i in zip(values.tolist(), iterations.tolist(), strict=True)]
 
-    def newest_iteration(self) -> int:
-        """The iteration of the newest value."""
-        return int(self._series.window(1)[1][0])
+    def newest(self) -> tuple[float, int]:
+        """The newest value and its iteration."""
+        values, iterations = self._series.window(1)
+        return float(values[0]), int(iterations[0])
 
-    def count_since(self, iteration: int) -> int:
-        """How many of the last values were put in after `iteration`."""
-        _, iterations = self._series.window(min(len(self._series), 1000))
-        return int((iterations > iteration).sum())
+    def of_last_iterations(self, num_iters: int) -> np.ndarray:
+        """The values of the last `num_iters` iterations up to the newest value's."""
+        size = num_iters + 1  # one value per iteration, and one that shows where they begin
+        while True:
+            values, iterations = self._series.window(size)
+            inside = iterations > iterations[-1] - num_iters
+            if not inside[0] or len(values) < size:
+                return values[len(values) - int(inside.sum()) :]
+            size *= 4
+
+
+def median_of(values: np.ndarray) -> float:
+    """The median; for the short windows of writers a sort beats numpy's set-up."""
+    if len(values) > 100:
+        return float(np.median(values))
+    ordered = sorted(values.tolist())
+    middle = len(ordered) // 2
+    if len(ordered) % 2:
+        return float(ordered[middle])
+    return float((ordered[middle - 1] + ordered[middle]) / 2)
 
 
 class EventStorage:
@@ -92,6 +118,8 @@ class EventStorage:
         self._histories: dict[str, HistoryBuffer] = {}
         self._smoothing_hints: dict[str, bool] = {}
         self._prefix = ""
+        # (prefix, hint) -> names that were put so before: one comparison checks a whole step.
+        self._known: dict[tuple[str, bool], set[str]] = {}
         self._vis_data: list[tuple[str, Tensor, int]] = []
         self._histograms: list[dict[str, Any]] = []
 
@@ -99,6 +127,10 @@ class EventStorage:
     def store(self) -> ScalarStore:
         """Where the scalars live."""
         return self._store
+
+    def defers(self, value: Tensor) -> bool:
+        """Whether a tensor is left on its device until a flush."""
+        return self._store.defers(value)
 
     def put_scalar(
         self,
@@ -118,23 +150,35 @@ class EventStorage:
         Raises:
             AssertionError: the hint differs from the one that the name had before.
         """
-        name = self._prefix + name
-        known = self._smoothing_hints.get(name)
-        if known is None:
-            self._smoothing_hints[name] = smoothing_hint
-            self._histories[name] = HistoryBuffer(self._store.series(name))
-        else:
-            assert known == smoothing_hint, (
-                f"Scalar {name} was put with a different smoothing_hint!"
-            )
-        self._store.put(name, value, self._iter if cur_iter is None else cur_iter)
+        self.put_all({name: value}, smoothing_hint, cur_iter=cur_iter)
 
     def put_scalars(
         self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: Any
     ) -> None:
         """`put_scalar` for every keyword."""
-        for name, value in kwargs.items():
-            self.put_scalar(name, value, smoothing_hint, cur_iter=cur_iter)
+        self.put_all(kwargs, smoothing_hint, cur_iter=cur_iter)
+
+    def put_all(
+        self,
+        scalars: Mapping[str, Any],
+        smoothing_hint: bool = True,
+        *,
+        cur_iter: int | None = None,
+    ) -> None:
+        """`put_scalar` for every entry, in one call of the store."""
+        known = self._known.get((self._prefix, smoothing_hint))
+        if known is None or not scalars.keys() <= known:
+            self._get_to_know(scalars, smoothing_hint)
+        self._store.put_many(scalars, self._prefix, self._iter if cur_iter is None else cur_iter)
+
+    def _get_to_know(self, names: Iterable[str], smoothing_hint: bool) -> None:
+        for short_name in names:
+            name = self._prefix + short_name
+            hint = self._smoothing_hints.setdefault(name, smoothing_hint)
+            assert hint == smoothing_hint, f"Scalar {name} was put with a different smoothing_hint!"
+            if name not in self._histories:
+                self._histories[name] = HistoryBuffer(self._store.series(name))
+            self._known.setdefault((self._prefix, smoothing_hint), set()).add(short_name)
 
     def put_image(self, img_name: str, img_tensor: Any) -> None:
         """Keep an image for the writers: [C, H, W], uint8 in 0..255 or float in 0..1, RGB."""
@@ -176,25 +220,20 @@ class EventStorage:
 
     def latest(self) -> dict[str, tuple[float, int]]:
         """Name -> (newest value, its iteration); a sync point when scalars wait on a device."""
-        return {
-            name: (history.latest(), history.newest_iteration())
-            for name, history in self._histories.items()
-            if len(history)
-        }
+        return {name: history.newest() for name, history in self._histories.items() if len(history)}
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
         """As `latest`, but the median over the last iterations where smoothing was hinted."""
         smoothed = self.latest()
         for name, (_, iteration) in smoothed.items():
             if self._smoothing_hints[name]:
-                samples = self.count_samples(name, window_size)
-                smoothed[name] = (self._histories[name].median(max(1, samples)), iteration)
+                recent = self._histories[name].of_last_iterations(window_size)
+                smoothed[name] = (median_of(recent), iteration)
         return smoothed
 
     def count_samples(self, name: str, window_size: int = 20) -> int:
         """How many values of `name` fall into the `window_size` iterations up to its newest."""
-        history = self.history(name)
-        return history.count_since(history.newest_iteration() - window_size)
+        return len(self.history(name).of_last_iterations(window_size))
 
     def smoothing_hints(self) -> dict[str, bool]:
         """Name -> whether it wants smoothing."""

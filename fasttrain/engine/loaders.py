@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
+from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, Sampler
 
 from fasttrain.engine import comm
 from fasttrain.engine.registries import DATASETS_REGISTRY
@@ -20,9 +21,29 @@ def as_list(batch: list[Any]) -> list[Any]:
     return batch
 
 
-def build_loader(cfg: Any, name: str, stage: str) -> DataLoader[Any] | None:
+class Share(Sampler[int]):
+    """This process's indices, every world-size-th one: none twice, unlike DistributedSampler's."""
+
+    def __init__(self, num_samples: int) -> None:
+        self._indices = range(comm.get_rank(), num_samples, comm.get_world_size())
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+
+def build_loader(
+    cfg: Any, name: str, stage: str, *, one_by_one: bool = False
+) -> DataLoader[Any] | None:
     """The loader of the data set registered as `name`, None without a name.
 
+    Args:
+        stage: "train" (what comes behind a semicolon does not count): shuffled, shared out to the
+            processes, without an incomplete last batch. Any other: in order, and all of it in every
+            process.
+        one_by_one: for stages other than train: batches of one sample, shared out.
     Raises:
         ValueError: a training set that has fewer samples than one batch.
     """
@@ -41,6 +62,8 @@ def build_loader(cfg: Any, name: str, stage: str) -> DataLoader[Any] | None:
                 f"than one batch of {batch_size}: no batch would be left; lower "
                 "DATALOADER.TRAIN_BATCH_SIZE"
             )
+    elif one_by_one:
+        sampler, batch_size = Share(len(dataset)), 1
     workers = cfg.DATALOADER.NUM_WORKERS
     return DataLoader(
         dataset,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -110,6 +111,11 @@ class RewardCriterion(nn.Module):
         return {"RewardCriterion": loss}
 
 
-def build_losses(cfg: Any) -> list[Any]:
-    """One loss per name in `cfg.LOSSES.NAMES`; empty names are left out."""
-    return [LOSSES_REGISTRY.get(name)(cfg) for name in cfg.LOSSES.NAMES if name]
+def build_losses(cfg: Any, names: Iterable[str] | None = None) -> list[Any]:
+    """One loss per name; empty names are left out.
+
+    Args:
+        names: those in `cfg.LOSSES.NAMES` when None.
+    """
+    wanted = cfg.LOSSES.NAMES if names is None else names
+    return [LOSSES_REGISTRY.get(name)(cfg) for name in wanted if name]

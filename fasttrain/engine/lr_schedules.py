@@ -119,7 +119,7 @@ def _multi_step(milestones_key: str, *, warmed: bool) -> Maker:
             raise ValueError(
                 f"LR_SCHEDULER.WARMUP_METHOD must be 'linear' or 'constant', got {method!r}"
             )
-        milestones = [epoch * ipe for epoch in section[milestones_key]]
+        milestones = [epoch * ipe for epoch in getattr(section, milestones_key)]
         if milestones != sorted(milestones):
             raise ValueError(f"LR_SCHEDULER.{milestones_key} must rise, got {milestones}")
         return partial(

@@ -3,111 +3,153 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fasttrain.core import dist
+from fasttrain.core.pending import PendingFlush
 from fasttrain.engine.events import EventStorage
+from fasttrain.engine.loss_sum import trained_on
 
-
-def _is_metric(name: str) -> bool:
-    return "acc" in name.lower()
+TOTAL = "total_loss"
 
 
 class AsyncMetrics:
     """Writes losses without reading them from the device; a non-finite total raises later.
 
-    The total of every step is put into the storage as a device scalar. Whoever flushes the
-    storage (the writers, each period) brings it home, and the next `write` after that raises if
-    one was not finite. On the CPU, where reading costs nothing, it raises at once.
+    The total of every step is put into the storage as a device scalar. Every `flush_period`
+    iterations an asynchronous copy is begun; the step after which it has landed raises if a total
+    was not finite, and so does whatever step follows a flush by the writers. On the CPU, where
+    reading costs nothing, the step itself raises. The last step reads everything.
 
     Args:
-        gather_period: iterations between two gatherings over processes; in between only nothing
-            is written when there are several.
+        gather_period: iterations between two gatherings over processes. Between them only the
+            finiteness of the totals is kept, on the device, and joins the next gathered total.
+        flush_period: iterations between two copies.
     """
 
-    def __init__(self, gather_period: int = 1) -> None:
+    def __init__(self, gather_period: int = 1, flush_period: int = 20) -> None:
+        for name, period in (("gather", gather_period), ("flush", flush_period)):
+            if period < 1:
+                raise ValueError(f"{name}_metric_period must be >= 1, got {period}")
         self._gather_period = gather_period
+        self._flush_period = flush_period
+        self._flush: PendingFlush | None = None
+        self._unsent: Tensor | None = None  # 0 while the totals since the last gathering are finite
 
     def write(
         self,
         storage: EventStorage,
-        losses: Mapping[str, Tensor],
-        data_time: float,
+        losses: Mapping[str, Any],
+        data_time: float | None,
         iteration: int,
         prefix: str = "",
+        *,
+        is_last: bool = False,
     ) -> None:
         """Put the losses, their sum (without names holding `acc`) and the data time.
 
         Args:
             losses: name -> scalar tensor.
-            data_time: seconds spent waiting for the batch.
+            data_time: seconds spent waiting for the batch; nothing is put for None.
             iteration: the running iteration.
-            prefix: put before every name.
+            prefix: put before the losses' names.
+            is_last: read everything now (sync point), so that no total goes unchecked.
         Raises:
             FloatingPointError: a total of an earlier step (of this one on the CPU) is not finite.
         """
-        several = dist.world_size() > 1
-        if several and (iteration + 1) % self._gather_period:
-            return
-        names = list(losses)
-        values = [value.detach() for value in losses.values()]
-        if several:
-            values, data_time = _gather(values, data_time)
-        if values and values[0].is_cpu:
-            self._put_host(storage, names, values, prefix)
-        else:
-            self._put_device(storage, names, values, prefix)
-        storage.put_scalar("data_time", data_time)
-        self.check(storage, prefix)
+        if dist.world_size() > 1:
+            if not is_last and (iteration + 1) % self._gather_period:
+                self._keep_finiteness(losses)
+                return
+            losses, data_time = self._gather(losses, data_time)
+        entries = _with_total(storage, losses, prefix)
+        if data_time is not None:
+            entries["data_time"] = data_time
+        storage.put_all(entries, cur_iter=iteration)
+        if storage.store.pending:
+            self._fetch(storage, iteration, is_last=is_last)
+        if storage.store.nonfinite:
+            _raise_if_total_is_nonfinite(storage)
 
-    def _put_host(
-        self, storage: EventStorage, names: list[str], values: list[Tensor], prefix: str
-    ) -> None:
-        numbers = dict(zip(names, (value.item() for value in values), strict=True))
-        total = sum(number for name, number in numbers.items() if not _is_metric(name))
-        _put(storage, numbers, total, prefix)
+    def _keep_finiteness(self, losses: Mapping[str, Any]) -> None:
+        for part in trained_on(losses):
+            flag = part.detach().reshape(()) * 0.0  # NaN when it is not finite
+            self._unsent = flag if self._unsent is None else self._unsent + flag
 
-    def _put_device(
-        self, storage: EventStorage, names: list[str], values: list[Tensor], prefix: str
-    ) -> None:
-        added = [v for name, v in zip(names, values, strict=True) if not _is_metric(name)]
-        total = torch.stack([v.float().reshape(()) for v in added]).sum() if added else 0.0
-        _put(storage, dict(zip(names, values, strict=True)), total, prefix)
+    def _gather(
+        self, losses: Mapping[str, Any], data_time: float | None
+    ) -> tuple[dict[str, Any], Any]:
+        """Means over processes, the maximum of the data time; no host read on a GPU."""
+        tensors = [value for value in losses.values() if isinstance(value, Tensor)]
+        device = tensors[0].device if tensors else torch.device("cpu")
+        values = [torch.as_tensor(value, device=device) for value in losses.values()]
+        joined = torch.stack([value.detach().float().reshape(()) for value in values])
+        if self._unsent is not None:
+            joined, self._unsent = joined + self._unsent, None
+        dist.all_reduce(joined, "mean")
+        longest: Any = None
+        if data_time is not None:
+            longest = torch.tensor(data_time, dtype=torch.float64).to(device, non_blocking=True)
+            dist.all_reduce(longest, "max")
+        return dict(zip(losses, joined.unbind(), strict=True)), longest
 
-    def check(self, storage: EventStorage, prefix: str = "") -> None:
-        """Raise if the storage has noticed a total that is not finite."""
-        name = f"{prefix}total_loss"
-        if name in storage.store.nonfinite:
-            iteration = storage.store.nonfinite_steps[name]
-            bad = sorted(storage.store.nonfinite)
-            latest = {key: storage.history(key).latest() for key in bad}
-            raise FloatingPointError(
-                f"Loss became infinite or NaN at iteration={iteration}!\nloss_dict = {latest}"
-            )
+    def _fetch(self, storage: EventStorage, iteration: int, *, is_last: bool) -> None:
+        if is_last:
+            self.drain(storage)
+        elif self._flush is None:
+            if (iteration + 1) % self._flush_period == 0:
+                self._flush = storage.store.begin_flush()
+        elif self._flush.ready():
+            self._flush.finish()
+            self._flush = None
 
     def drain(self, storage: EventStorage) -> None:
         """Bring the last values home (sync point), so that writers that close miss none."""
+        self._flush = None
         storage.flush()
 
 
-def _put(storage: EventStorage, parts: Mapping[str, object], total: object, prefix: str) -> None:
-    storage.put_scalar(f"{prefix}total_loss", total)
-    if len(parts) > 1:
-        for name, value in parts.items():
-            if f"{prefix}{name}" != f"{prefix}total_loss":
-                storage.put_scalar(f"{prefix}{name}", value)
+def _with_total(storage: EventStorage, losses: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The losses under their full names, and their total; as numbers where reading is free."""
+    parts = trained_on(losses)
+    if not any(isinstance(part, Tensor) and storage.defers(part) for part in parts[:1]):
+        losses = {
+            name: value.item() if isinstance(value, Tensor) else value
+            for name, value in losses.items()
+        }
+        total: Any = sum(trained_on(losses))
+    elif len(parts) == 1:
+        total = parts[0]
+    else:
+        with torch.no_grad():
+            total = torch.stack([part.float().reshape(()) for part in parts]).sum()
+    entries: dict[str, Any] = {}
+    if len(losses) > 1:
+        entries = {prefix + name: value for name, value in losses.items()} if prefix else {**losses}
+    entries[prefix + TOTAL] = total
+    return entries
 
 
-def _gather(values: list[Tensor], data_time: float) -> tuple[list[Tensor], float]:
-    """Mean of the losses and maximum of the data time over processes, in two collectives."""
-    device = values[0].device if values else torch.device("cpu")
-    joined = torch.stack([value.float().reshape(()).to(device) for value in values])
-    dist.all_reduce(joined, "mean")
-    times = dist.all_gather_object(data_time)
-    return list(joined.unbind()), float(np.max(times))
+def _raise_if_total_is_nonfinite(storage: EventStorage) -> None:
+    """Raise for the first total that was not finite, with the losses of its iteration."""
+    known = storage.histories()
+    for name in storage.store.nonfinite:
+        if not name.endswith(TOTAL) or name not in known:
+            continue
+        prefix = name.removesuffix(TOTAL)
+        at = min(i for value, i in known[name].values() if not np.isfinite(value))
+        losses = {
+            key: {i: value for value, i in history.values()}.get(at)
+            for key, history in known.items()
+            if key.startswith(prefix) and storage.store.nonfinite.get(key)
+        }
+        raise FloatingPointError(
+            f"Loss became infinite or NaN at iteration={at}!\nloss_dict = {losses}"
+        )
 
 
 def require_floats(results: Mapping[str, object]) -> dict[str, float]:

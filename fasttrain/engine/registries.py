@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fasttrain.engine.config import as_config
+
 
 class Registry:
     """Name -> class or function.
@@ -63,5 +65,6 @@ DATASETS_REGISTRY = Registry("DATASETS")
 
 def build_engine(cfg: Any) -> Any:
     """The trainer that `cfg.ENGINE.NAME` names, built from the config."""
+    cfg = as_config(cfg)
     builder: Callable[[Any], Any] = ENGINE_REGISTRY.get(cfg.ENGINE.NAME)
     return builder(cfg)

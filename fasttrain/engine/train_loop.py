@@ -1,178 +1,132 @@
-"""The trainers' loop: hooks around `run_step`, and the plain and mixed-precision `run_step`s."""
+"""Trainers that update a model: what they share, SimpleTrainer, and its mixed-precision form."""
 
 from __future__ import annotations
 
-import logging
+import copy
 import time
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from fasttrain.core.hooks import HookList
 from fasttrain.core.precision import Precision
 from fasttrain.core.update import GradClip, Updater
-from fasttrain.engine.events import EventStorage
+from fasttrain.engine.batches import EndlessBatches
+from fasttrain.engine.events import get_event_storage
+from fasttrain.engine.loss_sum import total_loss
 from fasttrain.engine.metrics import AsyncMetrics
+from fasttrain.engine.trainer_base import HookBase, TrainerBase
 
-logger = logging.getLogger("fasttrain.engine")
-
-
-class HookBase:
-    """What runs around a trainer's steps: every method is there and does nothing.
-
-    `before_train` and `after_train` run once, `before_step` and `after_step` around each
-    `run_step`. Work that takes time belongs into `after_step`: timers count what lies between the
-    two.
-    """
-
-    trainer: TrainerBase = None  # type: ignore[assignment]  # a weak proxy, set at registration
-
-    def before_train(self) -> None:
-        """Before the first iteration."""
-
-    def after_train(self) -> None:
-        """After the last iteration, also when an iteration raised."""
-
-    def before_step(self) -> None:
-        """Before each iteration."""
-
-    def after_step(self) -> None:
-        """After each iteration."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of this hook; a hook that keeps something overrides this and
-        has a `load_state_dict`."""
-        return {}
+__all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase", "UpdatingTrainer"]
 
 
-def _is_noop(hook: HookBase, stage: str) -> bool:
-    own = getattr(HookBase, stage, None)
-    return own is not None and getattr(type(hook), stage) is own and stage not in vars(hook)
+class UpdatingTrainer(TrainerBase):
+    """A trainer with a model, an optimizer and losses: from a batch to an update and to metrics.
 
-
-class TrainerBase:
-    """A loop with hooks; it knows no data, model or optimizer.
+    A `run_step` is `fetch`, a forward pass within `autocast`, and `learn`.
 
     Attributes:
-        iter: the running iteration; equals `max_iter` in `after_train` when all went well.
-        start_iter: the first iteration of this call of `train`.
-        max_iter: the iteration at which training ends.
-        storage: the EventStorage that is open while training.
+        updates_per_iter: how often `run_step` calls `learn`.
     """
 
-    def __init__(self) -> None:
-        self._hooks: HookList[HookBase] = HookList(_is_noop)
-        self.iter: int = 0
-        self.start_iter: int = 0
-        self.max_iter: int
-        self.storage: EventStorage
+    updates_per_iter = 1
+    model: nn.Module
+    optimizer: Optimizer
+    updater: Updater
+    metrics: AsyncMetrics
 
-    def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
-        """Append hooks; they run in the order of registration, and None is left out.
+    def next_batch(self) -> Any:
+        """The next batch of the training data."""
+        raise NotImplementedError(f"{type(self).__name__} has no next_batch; override it")
 
-        Raises:
-            TypeError: an entry is no HookBase.
-        """
-        for hook in hooks:
-            if hook is None:
-                continue
-            if not isinstance(hook, HookBase):
-                raise TypeError(
-                    f"hooks must be HookBase objects or None, got {type(hook).__name__}; "
-                    "wrap plain functions in a CallbackHook"
-                )
-            hook.trainer = weakref.proxy(self)
-            self._hooks.add(hook, 0)
-
-    def train(self, start_iter: int, max_iter: int) -> None:
-        """Run the iterations `start_iter` to `max_iter - 1`.
+    def fetch(self, next_batch: Callable[[], Any] | None = None) -> tuple[Any, float]:
+        """The next batch, and the seconds spent waiting for it.
 
         Raises:
-            ValueError: `start_iter` lies behind `max_iter`.
+            AssertionError: the model was left in eval mode.
         """
-        if start_iter > max_iter:
-            raise ValueError(
-                f"start_iter must be <= max_iter, got {start_iter} > {max_iter}; the checkpoint "
-                "that was resumed is already past the end: raise max_iter to train on"
-            )
-        logger.info("Starting training from iteration %d", start_iter)
-        self.iter = self.start_iter = start_iter
-        self.max_iter = max_iter
-        with EventStorage(start_iter) as self.storage:
-            try:
-                self.before_train()
-                for self.iter in range(start_iter, max_iter):
-                    self.before_step()
-                    self.run_step()
-                    self.after_step()
-                self.iter = max_iter  # tells after_train that training came to its end
-            except Exception:
-                logger.exception("Exception during training:")
-                raise
-            finally:
-                self.after_train()
+        assert self.model.training, f"[{type(self).__name__}] model was changed to eval mode!"
+        start = time.perf_counter()
+        batch = (next_batch or self.next_batch)()
+        return batch, time.perf_counter() - start
+
+    @cached_property
+    def _device_type(self) -> str:
+        parameter = next(self.model.parameters(), None)
+        return "cpu" if parameter is None else parameter.device.type
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of forward passes: the precision of the run."""
+        return self.updater.precision.autocast(self._device_type)
+
+    def learn(self, losses: Any, data_time: float | None, prefix: str = "") -> None:
+        """Backpropagate the losses, write them, and step when due.
+
+        They are written before the step: where reading them is free, a loss that is not finite
+        ends the run with the weights as they were.
+
+        Args:
+            losses: a scalar tensor, or name -> scalar tensor.
+            data_time: seconds spent waiting for the batch; None when they are counted elsewhere.
+            prefix: put before the losses' names.
+        """
+        total, loss_dict = total_loss(losses)
+        updater = self.updater
+        updater.backward(updater.scale(total))
+        self.after_backward()
+        self._write_metrics(loss_dict, data_time, prefix)
+        if updater.due:
+            self.step()
+        self._choose_sync()
+
+    def step(self) -> None:
+        """One step of the optimizer, from the gradients of one or more `learn`s."""
+        self.updater.step()
+        self.updater.zero_grad()
+
+    def _write_metrics(
+        self, loss_dict: Mapping[str, Tensor], data_time: float | None, prefix: str = ""
+    ) -> None:
+        is_last = self.iter + 1 == self.max_iter
+        self.metrics.write(self.storage, loss_dict, data_time, self.iter, prefix, is_last=is_last)
 
     def before_train(self) -> None:
-        for call in self._hooks.stage("before_train"):
-            call()
+        updates = self.updates_per_iter
+        self.updater.begin(self.start_iter * updates, self.max_iter * updates)
+        self._choose_sync()
+        super().before_train()
+
+    def _choose_sync(self) -> None:
+        """Under DDP, let only the last backward pass before a step reduce the gradients."""
+        if self.updater.accumulation > 1 and isinstance(self.model, DistributedDataParallel):
+            self.model.require_backward_grad_sync = self.updater.should_sync
 
     def after_train(self) -> None:
-        """Let every hook clean up; the first error is raised once all have run."""
-        self.storage.iter = self.iter
-        errors: list[Exception] = []
-        for call in self._hooks.stage("after_train"):
-            try:
-                call()
-            except Exception as e:
-                logger.exception("after_train of %r failed:", getattr(call, "__self__", call))
-                errors.append(e)
-        if errors:
-            raise errors[0]
-
-    def before_step(self) -> None:
-        self.storage.iter = self.iter
-        for call in self._hooks.stage("before_step"):
-            call()
-
-    def after_step(self) -> None:
-        for call in self._hooks.stage("after_step"):
-            call()
-
-    def run_step(self) -> None:
-        raise NotImplementedError(f"{type(self).__name__} has no run_step; override it")
-
-    def _keyed_hooks(self) -> Iterator[tuple[str, HookBase]]:
-        """Hooks with their keys in a checkpoint: the class's name, `name#1` for its second one."""
-        seen: dict[str, int] = {}
-        for hook in self._hooks:
-            name = type(hook).__qualname__
-            index = seen[name] = seen.get(name, -1) + 1
-            yield (f"{name}#{index}" if index else name), hook
+        """Bring every metric home before the writers close, then run the hooks."""
+        try:
+            self.metrics.drain(self.storage)
+        finally:
+            super().after_train()
 
     def state_dict(self) -> dict[str, Any]:
-        """`iteration`, and the states of the hooks that keep one, by class name."""
-        states = {key: hook.state_dict() for key, hook in self._keyed_hooks()}
-        states = {key: state for key, state in states.items() if state}
-        return {"iteration": self.iter, **({"hooks": states} if states else {})}
+        state = super().state_dict()
+        state["optimizer"] = self.optimizer.state_dict()
+        if self.updater.precision.scaler is not None:
+            state["grad_scaler"] = self.updater.precision.state_dict()
+        return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a state; hooks that are not registered here are named in a warning."""
-        self.iter = state_dict["iteration"]
-        own = dict(self._keyed_hooks())
-        for key, state in state_dict.get("hooks", {}).items():
-            hook = own.get(key)
-            load = getattr(hook, "load_state_dict", None)
-            if load is None:
-                logger.warning("Cannot find the hook %r, its state_dict is ignored.", key)
-                continue
-            load(state)
+        super().load_state_dict(state_dict)
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.updater.precision.load_state_dict(state_dict.get("grad_scaler", {}))
 
 
-class SimpleTrainer(TrainerBase):
+class SimpleTrainer(UpdatingTrainer):
     """One optimizer, one loader, one loss dict: forward, backward, step per iteration.
 
     Args:
@@ -201,8 +155,6 @@ class SimpleTrainer(TrainerBase):
         accumulation: int = 1,
     ) -> None:
         super().__init__()
-        if gather_metric_period < 1:
-            raise ValueError(f"gather_metric_period must be >= 1, got {gather_metric_period}")
         model.train()
         self.model = model
         self.data_loader = data_loader
@@ -212,15 +164,15 @@ class SimpleTrainer(TrainerBase):
         self.async_write_metrics = async_write_metrics
         self.updater = Updater(optimizer, precision=precision, clip=clip, accumulation=accumulation)
         self.metrics = AsyncMetrics(gather_metric_period)
-        self._data_loader_iter_obj: Iterator[Any] | None = None
+        self._data_loader_iter_obj: EndlessBatches | None = None
 
     @property
     def _data_loader_iter(self) -> Iterator[Any]:
         if self._data_loader_iter_obj is None:
-            self._data_loader_iter_obj = iter(self.data_loader)
+            self._data_loader_iter_obj = EndlessBatches(self.data_loader)
         return self._data_loader_iter_obj
 
-    def reset_data_loader(self, data_loader_builder: Any) -> None:
+    def reset_data_loader(self, data_loader_builder: Callable[[], Iterable[Any]]) -> None:
         """Replace the loader by `data_loader_builder()`; the old one is dropped first."""
         del self.data_loader
         self._data_loader_iter_obj = None
@@ -232,68 +184,32 @@ class SimpleTrainer(TrainerBase):
         Raises:
             ValueError: the loader yields nothing.
         """
-        try:
-            return next(self._data_loader_iter)
-        except StopIteration:
-            self._data_loader_iter_obj = None
-        try:
-            return next(self._data_loader_iter)
-        except StopIteration as e:
-            raise ValueError(
-                "the data loader is empty: expected at least one batch; check the dataset's "
-                "length, and batch_size with drop_last=True"
-            ) from e
+        return next(self._data_loader_iter)
 
     def run_step(self) -> None:
         """One iteration: batch, forward, update, metrics."""
-        assert self.model.training, f"[{type(self).__name__}] model was changed to eval mode!"
-        start = time.perf_counter()
-        data = self.next_batch()
-        data_time = time.perf_counter() - start
-        if self.zero_grad_before_forward and self.updater.count % self.updater.accumulation == 0:
+        data, data_time = self.fetch()
+        if self.zero_grad_before_forward and self.updater.due:
             self.updater.zero_grad()
-        with self.updater.precision.autocast(self._device_type()):
-            loss_dict = self.model(data)
-        losses, loss_dict = total_loss(loss_dict)
-        self.update(losses)
-        self._write_metrics(loss_dict, data_time)
+        with self.autocast():
+            losses = self.model(data)
+        self.learn(losses, data_time)
 
-    def update(self, losses: Tensor) -> None:
-        """Backpropagate, and step when due."""
-        updater = self.updater
-        updater.backward(updater.scale(losses))
-        if updater.due:
-            updater.step()
-            if not self.zero_grad_before_forward:
-                updater.zero_grad()
+    def step(self) -> None:
+        self.updater.step()
+        if not self.zero_grad_before_forward:
+            self.updater.zero_grad()
 
-    def _device_type(self) -> str:
-        parameter = next(self.model.parameters(), None)
-        return "cpu" if parameter is None else parameter.device.type
-
-    def _write_metrics(
-        self, loss_dict: Mapping[str, Tensor], data_time: float, prefix: str = ""
+    @staticmethod
+    def write_metrics(
+        loss_dict: Mapping[str, Tensor], data_time: float, cur_iter: int, prefix: str = ""
     ) -> None:
-        self.metrics.write(self.storage, loss_dict, data_time, self.iter, prefix)
+        """Write losses into the current storage, for loops of your own.
 
-    def after_train(self) -> None:
-        """Bring every metric home before the writers close, then run the hooks."""
-        if hasattr(self, "storage"):
-            self.metrics.drain(self.storage)
-        super().after_train()
-
-    def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict()
-        state["optimizer"] = self.optimizer.state_dict()
-        if self.updater.precision.scaler is not None:
-            state["grad_scaler"] = self.updater.precision.state_dict()
-        return state
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.optimizer.load_state_dict(state_dict["optimizer"])
-        if "grad_scaler" in state_dict:
-            self.updater.precision.load_state_dict(state_dict["grad_scaler"])
+        Raises:
+            FloatingPointError: their sum is not finite (known at once on the CPU only).
+        """
+        AsyncMetrics().write(get_event_storage(), loss_dict, data_time, cur_iter, prefix)
 
 
 class AMPTrainer(SimpleTrainer):
@@ -324,6 +240,7 @@ class AMPTrainer(SimpleTrainer):
                 raise ValueError(f"precision must be one of {list(names)}, got {precision}")
             precision = Precision(names[precision])
         if grad_scaler is not None:
+            precision = copy.copy(precision)
             precision.scaler = grad_scaler
         super().__init__(
             model,
@@ -343,36 +260,10 @@ class AMPTrainer(SimpleTrainer):
         return self.updater.precision.scaler
 
     def _write_metrics(
-        self, loss_dict: Mapping[str, Tensor], data_time: float, prefix: str = ""
+        self, loss_dict: Mapping[str, Tensor], data_time: float | None, prefix: str = ""
     ) -> None:
         super()._write_metrics(loss_dict, data_time, prefix)
         if self.log_grad_scaler and self.grad_scaler is not None:
-            self.storage.put_scalar("[metric]grad_scaler", self.grad_scaler.get_scale())
-
-
-def total_loss(losses: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sum to backpropagate, and the losses by name; names with `acc` are only measured.
-
-    Raises:
-        TypeError: a loss is no tensor with one element.
-        ValueError: nothing to backpropagate.
-    """
-    if isinstance(losses, Tensor):
-        losses = {"total_loss": losses}
-    if not isinstance(losses, Mapping):
-        raise TypeError(
-            f"the model must return a loss tensor or a dict of them, got {type(losses).__name__}"
-        )
-    for name, value in losses.items():
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise TypeError(f"loss {name!r} must be a scalar tensor, got {shape}; reduce it first")
-    parts = [value for name, value in losses.items() if "acc" not in name.lower()]
-    if not parts:
-        raise ValueError(
-            f"no loss to backpropagate among {sorted(losses)}: names with 'acc' are metrics"
-        )
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total, dict(losses)
+            scale = getattr(self.grad_scaler, "_scale", None)  # on the device, read at a flush
+            value = self.grad_scaler.get_scale() if scale is None else scale
+            self.storage.put_scalar("[metric]grad_scaler", value)

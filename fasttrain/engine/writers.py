@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import logging
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,45 +28,77 @@ class EventWriter:
 
 
 class JSONWriter(EventWriter):
-    """One JSON object per iteration that has news, appended to a file; durable after each write.
+    """One JSON object per iteration that has news, appended to a file.
+
+    Each write hands its lines to the operating system, so that they outlive this process, whatever
+    ends it, and readers see them at once. Only a machine that goes down could still lose them; for
+    that the file is synchronised to the disk, which takes milliseconds, at most once per
+    `sync_interval_s` and when it is closed, not at each write: a metrics log is no checkpoint, and
+    its newest second is worth less than a stop of the training at every write.
 
     The file is opened at the first write.
 
     Args:
         json_file: path of the file.
         window_size: iterations of the median of scalars that want smoothing.
+        sync_interval_s: seconds between two synchronisations.
     """
 
-    def __init__(self, json_file: str | Path, window_size: int = 20) -> None:
+    def __init__(
+        self, json_file: str | Path, window_size: int = 20, *, sync_interval_s: float = 1.0
+    ) -> None:
         self._path = Path(json_file)
         self._open_file: Any = None
         self._window_size = window_size
         self._last_write = -1
+        self._sync_interval_s = sync_interval_s
+        self._last_sync = time.monotonic()
 
     @property
     def _file_handle(self) -> Any:
         if self._open_file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._open_file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
         return self._open_file
 
     def write(self) -> None:
-        storage = get_event_storage()
         by_iteration: dict[int, dict[str, float]] = {}
-        for name, (value, iteration) in storage.latest_with_smoothing_hint(
-            self._window_size
-        ).items():
-            if iteration > self._last_write:
-                by_iteration.setdefault(iteration, {"iteration": iteration})[name] = value
-        for iteration in sorted(by_iteration):
-            self._file_handle.write(json.dumps(by_iteration[iteration], sort_keys=True) + "\n")
-        if by_iteration:
-            self._last_write = max(by_iteration)
+        for name, value, iteration in _news(self._window_size, self._last_write):
+            by_iteration.setdefault(iteration, {"iteration": iteration})[name] = value
+        if not by_iteration:
+            return
+        lines = [json.dumps(by_iteration[i], sort_keys=True) for i in sorted(by_iteration)]
+        self._file_handle.write("\n".join(lines) + "\n")
         self._file_handle.flush()
-        os.fsync(self._file_handle.fileno())
+        self._last_write = max(by_iteration)
+        if time.monotonic() - self._last_sync >= self._sync_interval_s:
+            self._sync()
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._open_file.fileno())
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.ENOTSUP):  # a pipe or terminal cannot be synced
+                raise
+        self._last_sync = time.monotonic()
 
     def close(self) -> None:
-        if self._open_file is not None:
+        """Synchronise and close; a further write opens the file again."""
+        if self._open_file is None:
+            return
+        try:
+            self._sync()
+        finally:
             self._open_file.close()
+            self._open_file = None
+
+
+def _news(window_size: int, last_write: int) -> Iterator[tuple[str, float, int]]:
+    """(name, smoothed value, iteration) of what the current storage got after `last_write`."""
+    latest = get_event_storage().latest_with_smoothing_hint(window_size)
+    for name, (value, iteration) in latest.items():
+        if iteration > last_write:
+            yield name, value, iteration
 
 
 class TensorboardXWriter(EventWriter):
@@ -97,12 +131,9 @@ class TensorboardXWriter(EventWriter):
     def write(self) -> None:
         storage = get_event_storage()
         newest = self._last_write
-        for name, (value, iteration) in storage.latest_with_smoothing_hint(
-            self._window_size
-        ).items():
-            if iteration > self._last_write:
-                self._writer.add_scalar(name, value, iteration)
-                newest = max(newest, iteration)
+        for name, value, iteration in _news(self._window_size, self._last_write):
+            self._writer.add_scalar(name, value, iteration)
+            newest = max(newest, iteration)
         self._last_write = newest
         for name, image, step in storage._vis_data:
             self._writer.add_image(name, image, step)
@@ -114,6 +145,7 @@ class TensorboardXWriter(EventWriter):
     def close(self) -> None:
         if self._open_writer is not None:
             self._open_writer.close()
+            self._open_writer = None
 
 
 class CommonMetricPrinter(EventWriter):

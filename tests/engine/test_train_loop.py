@@ -15,7 +15,7 @@ from fasttrain.engine import (
     SimpleTrainer,
     TrainerBase,
 )
-from fasttrain.engine.train_loop import total_loss
+from fasttrain.engine.loss_sum import total_loss
 from support import assert_same
 
 

@@ -6,14 +6,25 @@ import logging
 import math
 import operator
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fasttrain.core.checkpoint import Retention
+from fasttrain.core.checkpoint import FolderLock, Retention, remove_leftovers
 from fasttrain.engine.checkpointer import SUFFIX, Checkpointer
-from fasttrain.engine.train_loop import HookBase
+from fasttrain.engine.trainer_base import HookBase
 
 logger = logging.getLogger("fasttrain.engine.hooks")
+
+
+def end_background(checkpointer: Checkpointer) -> None:
+    """Wait for the files that are being written; further saves wait by themselves.
+
+    Raises:
+        CheckpointError: a file could not be written.
+    """
+    checkpointer.in_background = False
+    checkpointer.drain()
 
 
 class PeriodicCheckpointer(HookBase):
@@ -52,9 +63,16 @@ class PeriodicCheckpointer(HookBase):
         self.file_prefix = file_prefix
         self.iters_per_epoch = iters_per_epoch
         self._retention = Retention(max_to_keep or 0)
+        self._lock: FolderLock | None = None
 
     def before_train(self) -> None:
+        """Take the folder for this process alone, and clear what killed processes left there."""
         self.max_iter = self.trainer.max_iter
+        self.checkpointer.in_background = True
+        if self.checkpointer.save_dir and self.checkpointer.save_to_disk:
+            self._lock = FolderLock(self.checkpointer.save_dir)
+            for path in remove_leftovers(self.checkpointer.save_dir):
+                logger.warning("Removed %s, left by a save that was killed", path)
 
     def after_step(self) -> None:
         self.step(self.trainer.iter)
@@ -70,11 +88,24 @@ class PeriodicCheckpointer(HookBase):
         done, kwargs = iteration + 1, {**kwargs, "iteration": iteration}
         if done % self.period == 0:
             name = self._name(iteration, epoch)
+            surplus = self._retention.add(name)  # before the save: the file knows of itself
             self.save(name, **kwargs)
-            for gone in self._retention.add(name):
-                Path(self.checkpointer.save_dir, f"{gone}{SUFFIX}").unlink(missing_ok=True)
+            if surplus:
+                self.checkpointer.when_saved(partial(self._remove, surplus))
         if self.max_iter is not None and done >= self.max_iter:
             self.save(f"{self.file_prefix}_final", **kwargs)
+
+    def after_train(self) -> None:
+        """Wait for the last file; an error of it is raised here."""
+        try:
+            end_background(self.checkpointer)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _remove(self, names: list[str]) -> None:
+        for name in names:
+            Path(self.checkpointer.save_dir, f"{name}{SUFFIX}").unlink(missing_ok=True)
 
     def _name(self, iteration: int, epoch: int | None) -> str:
         if epoch is None and self.iters_per_epoch:
@@ -127,6 +158,9 @@ class BestCheckpointer(HookBase):
         self.best_metric: float | None = None
         self.best_iter: int | None = None
 
+    def before_train(self) -> None:
+        self._checkpointer.in_background = True
+
     def after_step(self) -> None:
         after = self.trainer.iter + 1
         if self._period > 0 and after % self._period == 0 and after != self.trainer.max_iter:
@@ -135,6 +169,7 @@ class BestCheckpointer(HookBase):
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:
             self._check()
+        end_background(self._checkpointer)
 
     def _check(self) -> None:
         latest = self.trainer.storage.latest().get(self._val_metric)

@@ -7,11 +7,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from torch.optim import Optimizer
 
-from fasttrain.engine.train_loop import HookBase
+from fasttrain.engine.trainer_base import HookBase
 from fasttrain.engine.writers import EventWriter
 
 logger = logging.getLogger("fasttrain.engine.hooks")
@@ -131,11 +132,10 @@ class PeriodicWriter(HookBase):
 
     def after_train(self) -> None:
         """Write what is new since the last write (also after an error), then close."""
-        for writer in self._writers:
-            try:
-                writer.write()
-            finally:
-                writer.close()
+        with ExitStack() as closing:  # every writer is closed, whatever another one raises
+            for writer in reversed(self._writers):
+                closing.callback(writer.close)
+                closing.callback(writer.write)
 
 
 class LRScheduler(HookBase):

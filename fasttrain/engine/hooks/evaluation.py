@@ -8,7 +8,7 @@ from typing import Any
 from fasttrain.engine import comm
 from fasttrain.engine.events import flatten_results
 from fasttrain.engine.metrics import require_floats
-from fasttrain.engine.train_loop import HookBase
+from fasttrain.engine.trainer_base import HookBase
 
 
 class EvalHook(HookBase):
@@ -72,7 +72,6 @@ class EvalHook(HookBase):
     def after_train(self) -> None:
         if self._eval_after_train and self.trainer.iter >= self.trainer.max_iter:
             self._do_eval(self.trainer.max_iter // self._iters_per_epoch)
-        del self._evaluate  # often holds the trainer
 
     def _do_eval(self, epoch: int) -> None:
         iteration = self.trainer.storage.iter

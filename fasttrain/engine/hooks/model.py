@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fasttrain.engine.checkpointer import unwrap
-from fasttrain.engine.train_loop import HookBase
+from fasttrain.engine.model_modes import unwrap
+from fasttrain.engine.trainer_base import HookBase
 
 
 class ModelWeightsManipulating(HookBase):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fasttrain.engine.events import EventStorage
-from fasttrain.engine.train_loop import HookBase
+from fasttrain.engine.trainer_base import HookBase
 
 logger = logging.getLogger("fasttrain.engine.hooks")
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from fasttrain.engine.train_loop import HookBase
+from fasttrain.engine.trainer_base import HookBase
 
 logger = logging.getLogger("fasttrain.engine.hooks")
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from fasttrain.engine import data_keys as kfg
-from fasttrain.engine.default_trainer import DefaultTrainer, evaluating
+from fasttrain.engine.default_trainer import DefaultTrainer
+from fasttrain.engine.model_modes import evaluating
 from fasttrain.engine.registries import ENGINE_REGISTRY
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -10,8 +9,8 @@ from torch import Tensor
 
 from fasttrain.engine import data_keys as kfg
 from fasttrain.engine import losses
-from fasttrain.engine.checkpointer import unwrap
-from fasttrain.engine.default_trainer import DefaultTrainer, evaluating
+from fasttrain.engine.default_trainer import DefaultTrainer
+from fasttrain.engine.model_modes import evaluating, unwrap
 from fasttrain.engine.registries import ENGINE_REGISTRY
 
 SUPERVISED = ("CrossEntropy", "LabelSmoothing")
@@ -33,16 +32,19 @@ class _RewardTrainer(DefaultTrainer):
         return rewards, scores
 
     def run_step(self) -> None:
-        """One iteration: batch, baseline, sample, reward, update, metrics."""
-        assert self.model.training, f"[{type(self).__name__}] model was changed to eval mode!"
-        start = time.perf_counter()
-        batch = self.next_batch()
-        data_time = time.perf_counter() - start
+        """One iteration: batch, decoding, reward, update, metrics."""
+        batch, data_time = self.fetch()
         loss_dict, scores = self.reward_losses(self.prepare(batch))
-        self.update(loss_dict)
-        self._write_metrics(loss_dict, data_time)
-        for name, value in scores.items():
-            self.storage.put_scalar(name, value)
+        self.learn(loss_dict, data_time)
+        self.storage.put_all(scores)
+
+    def decode(self, data: dict[str, Any], *, use_beam_search: bool) -> dict[str, Any]:
+        """The outputs of the model in training mode."""
+        with self.autocast():
+            outputs: dict[str, Any] = self.model(
+                data, use_beam_search=use_beam_search, output_sents=False
+            )
+        return outputs
 
     def reward_losses(self, data: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The losses to backpropagate, and the scores to log."""
@@ -60,10 +62,7 @@ class RLTrainer(_RewardTrainer):
     @classmethod
     def build_losses(cls, cfg: Any) -> list[Any]:
         names = [name for name in cfg.LOSSES.NAMES if name not in (*SUPERVISED, "RewardCriterion")]
-        further = cfg.clone()
-        further.defrost()
-        further.LOSSES.NAMES = ["RewardCriterion", *names]
-        return losses.build_losses(further)
+        return losses.build_losses(cfg, ["RewardCriterion", *names])
 
     def reward_losses(self, data: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, float]]:
         baseline, scores = self.baseline(data)
@@ -87,10 +86,7 @@ class RLTrainer(_RewardTrainer):
 
     def sample(self, data: dict[str, Any]) -> dict[str, Any]:
         """The outputs of the model in training mode, decoding by sampling."""
-        with self.updater.precision.autocast(next(self.model.parameters()).device.type):
-            outputs: dict[str, Any] = self.model(
-                {**data, kfg.DECODE_BY_SAMPLE: True}, use_beam_search=False, output_sents=False
-            )
+        outputs = self.decode({**data, kfg.DECODE_BY_SAMPLE: True}, use_beam_search=False)
         kfg.need(outputs, "the model's outputs", kfg.IDS, kfg.G_SENTS_IDS, kfg.G_LOGP)
         return outputs
 
@@ -123,10 +119,7 @@ class RLBeamTrainer(_RewardTrainer):
         kfg.need(data, "the batch", kfg.ATT_FEATS, kfg.IDS)
         bare: Any = unwrap(self.model)
         beams = int(bare.beam_searcher.beam_size)
-        with self.updater.precision.autocast(next(self.model.parameters()).device.type):
-            outputs = self.model(
-                {**data, kfg.OUT_SIZE: beams}, use_beam_search=True, output_sents=False
-            )
+        outputs = self.decode({**data, kfg.OUT_SIZE: beams}, use_beam_search=True)
         logp, tokens = kfg.need(outputs, "the model's outputs", kfg.G_LOGP, kfg.G_SENTS_IDS)
         ids = [id_ for id_ in data[kfg.IDS] for _ in range(beams)]
         rewards, scores = self.rewards_of(

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fasttrain.engine import comm
+from fasttrain.engine import comm, loaders
 from fasttrain.engine import data_keys as kfg
-from fasttrain.engine.default_trainer import DefaultTrainer, evaluating
+from fasttrain.engine.default_trainer import DefaultTrainer
+from fasttrain.engine.model_modes import evaluating
 from fasttrain.engine.registries import ENGINE_REGISTRY
 
 PAIRS_AT_ONCE = 1024
@@ -41,6 +42,11 @@ class SingleStreamRetrievalTrainer(DefaultTrainer):
     """
 
     multi_gpu_eval = True
+
+    @classmethod
+    def build_loader(cls, cfg: Any, name: str, stage: str) -> Any:
+        """Texts to test with come one by one, a share of them for each process."""
+        return loaders.build_loader(cfg, name, stage, one_by_one=True)
 
     @classmethod
     def test(

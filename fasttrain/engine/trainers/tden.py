@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fasttrain.engine import data_keys as kfg
 from fasttrain.engine.default_trainer import DefaultTrainer
@@ -17,31 +15,21 @@ from fasttrain.engine.registries import ENGINE_REGISTRY
 class TDENPretrainer(DefaultTrainer):
     """Scheduled sampling in two passes (Li et al. 2021, TDEN).
 
-    The model is called with `cls_sim=True` in the first pass only, and returns `U_LOGITS` and
+    The model is called with `SIMILARITY` True in the first pass only, and returns `U_LOGITS` and
     `G_LOGITS` [B, T, V]; the batch holds `U_TOKENS_IDS`, `G_TOKENS_IDS` and `U_TARGET_IDS` [B, T].
     """
 
-    SIMILARITY = "cls_sim"
+    updates_per_iter = 2
 
     def run_step(self) -> None:
         """Two passes of forward, backward and step over one batch."""
-        assert self.model.training, f"[{type(self).__name__}] model was changed to eval mode!"
-        start = time.perf_counter()
-        batch = self.next_batch()
-        data_time = time.perf_counter() - start
+        batch, data_time = self.fetch()
         first = self.prepare(batch)
-        first[self.SIMILARITY] = True
-        outputs, losses = self._pass(first)
-        second = self.second_inputs(first, outputs)
-        _, second_losses = self._pass(second)
-        self._write_metrics(losses, data_time)
-        self._write_metrics(second_losses, 0.0, "second/")
-
-    def _pass(self, data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        outputs = self.forward(data)
-        losses = self.compute_losses(outputs)
-        self.update(losses)
-        return outputs, losses
+        first[kfg.SIMILARITY] = True
+        outputs = self.forward(first)
+        self.learn(self.compute_losses(outputs), data_time)
+        second = self.forward(self.second_inputs(first, outputs))
+        self.learn(self.compute_losses(second), None, "second/")
 
     def second_inputs(self, data: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
         """A copy of the batch whose tokens are the first pass's predictions.
@@ -64,7 +52,7 @@ class TDENPretrainer(DefaultTrainer):
             {
                 kfg.U_TOKENS_IDS: u_predicted,
                 kfg.G_TOKENS_IDS: g_predicted,
-                self.SIMILARITY: False,
+                kfg.SIMILARITY: False,
             }
         )
         return second

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,7 +10,9 @@ from torch import nn
 
 from fasttrain.engine import data_keys as kfg
 from fasttrain.engine import loaders
-from fasttrain.engine.default_trainer import DefaultTrainer, evaluating
+from fasttrain.engine.batches import EndlessBatches
+from fasttrain.engine.default_trainer import DefaultTrainer
+from fasttrain.engine.model_modes import evaluating
 from fasttrain.engine.registries import ENGINE_REGISTRY
 
 TASKS = ("VCR_Q-A", "VCR_QA-R")
@@ -21,21 +22,16 @@ TASKS = ("VCR_Q-A", "VCR_QA-R")
 class VCRTrainer(DefaultTrainer):
     """One step per task and iteration: choose the answer, then its rationale.
 
-    `DATASETS.TRAIN` and `DATASETS.VAL` name a data set that is built twice, for the stages
+    `DATASETS.TRAIN`, `.VAL` and `.TEST` name data sets that are built twice, for the stages
     `"train;VCR_Q-A"` and `"train;VCR_QA-R"`. The model returns `U_LOGITS`, viewed as
     [B, SEQ_PER_SAMPLE], with `U_TARGET_IDS` [B] (in training) and `IDS`.
     """
 
-    @classmethod
-    def build_train_loader(cls, cfg: Any) -> Any:
-        return cls._pair(cfg, cfg.DATASETS.TRAIN, "train")
+    updates_per_iter = len(TASKS)
 
     @classmethod
-    def build_val_loader(cls, cfg: Any) -> Any:
-        return cls._pair(cfg, cfg.DATASETS.VAL, "val")
-
-    @classmethod
-    def _pair(cls, cfg: Any, name: str, stage: str) -> list[Any] | None:
+    def build_loader(cls, cfg: Any, name: str, stage: str) -> Any:
+        """One loader per task, None without a name."""
         if not name:
             return None
         return [loaders.build_loader(cfg, name, f"{stage};{task}") for task in TASKS]
@@ -43,20 +39,11 @@ class VCRTrainer(DefaultTrainer):
     def count_iterations(self) -> int:
         return len(self.train_data_loader[0])
 
-    def build_data(self, cfg: Any) -> None:
-        super().build_data(cfg)
-        self._iterators: list[Iterator[Any] | None] = [None] * len(TASKS)
-
-    def next_batch_of(self, task: int) -> Any:
-        """The next batch of a task; its loader is started again when it ends."""
-        loader, iterator = self.train_data_loader[task], self._iterators[task]
-        batch = None if iterator is None else next(iterator, None)
-        if batch is None:
-            if iterator is not None and task == 0:
-                self._epoch += 1
-            iterator = self._iterators[task] = self._begin_epoch(loader)
-            batch = next(iterator)
-        return batch
+    def endless_batches(self, epoch: int = 0) -> Iterator[Any]:
+        """A batch of each task at a time; each loader is started again when it ends."""
+        return zip(
+            *(EndlessBatches(loader, epoch) for loader in self.train_data_loader), strict=True
+        )
 
     def forward(self, data: dict[str, Any]) -> dict[str, Any]:
         return self._by_question(super().forward(data), self.cfg)
@@ -68,14 +55,10 @@ class VCRTrainer(DefaultTrainer):
 
     def run_step(self) -> None:
         """One update for each task."""
-        assert self.model.training, f"[{type(self).__name__}] model was changed to eval mode!"
-        for task, name in enumerate(TASKS):
-            start = time.perf_counter()
-            batch = self.next_batch_of(task)
-            data_time = time.perf_counter() - start
-            loss_dict = self.compute_losses(self.forward(self.prepare(batch)))
-            self.update(loss_dict)
-            self._write_metrics(loss_dict, data_time, f"{name}/" if task else "")
+        batches, data_time = self.fetch()
+        self.learn(self.compute_losses(self.forward(self.prepare(batches[0]))), data_time)
+        for task, batch in zip(TASKS[1:], batches[1:], strict=True):
+            self.learn(self.compute_losses(self.forward(self.prepare(batch))), None, f"{task}/")
 
     @classmethod
     def test(

@@ -354,7 +354,7 @@ def test_tden_updates_twice_per_iteration(tmp_path: Path) -> None:
     assert losses[-1] < 0.7 * losses[0]
     assert len(values(trainer, "second/total_loss")) == len(losses)
     first, second = trainer.model.inputs[:2]
-    assert (first["cls_sim"], second["cls_sim"]) == (True, False)
+    assert (first[kfg.SIMILARITY], second[kfg.SIMILARITY]) == (True, False)
     assert kfg.SS_PROB in first and kfg.SS_PROB not in second
     assert (second[kfg.G_TOKENS_IDS][:, 0] == 0).all()
     assert torch.equal(second[kfg.U_TOKENS_IDS][:, 1:], first[kfg.U_TOKENS_IDS][:, 1:])

@@ -1,0 +1,72 @@
+"""Which of a model's losses are trained on, and their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ADD_UP_TO = 3  # so many losses are added one by one; more go through one stack and one sum
+
+
+def is_metric(name: str) -> bool:
+    """Whether a name stands for a metric, which is written but not trained on."""
+    return "acc" in name.lower()
+
+
+@lru_cache(maxsize=256)
+def metrics_among(names: tuple[str, ...]) -> frozenset[str]:
+    """The names that stand for metrics; a model returns the same names step after step."""
+    return frozenset(filter(is_metric, names))
+
+
+def trained_on(losses: Mapping[str, Any]) -> list[Any]:
+    """The values of the entries that are no metrics."""
+    metrics = metrics_among(tuple(losses))
+    if not metrics:
+        return list(losses.values())
+    return [value for name, value in losses.items() if name not in metrics]
+
+
+def total_loss(losses: Any) -> tuple[Tensor, dict[str, Any]]:
+    """The sum to backpropagate, and the losses by name; names with `acc` are only measured.
+
+    Raises:
+        TypeError: a loss is no tensor with one element.
+        ValueError: nothing to backpropagate.
+    """
+    if isinstance(losses, Tensor):
+        losses = {"total_loss": losses}
+    if not isinstance(losses, Mapping):
+        raise TypeError(
+            f"the model must return a loss tensor or a dict of them, got {type(losses).__name__}"
+        )
+    parts = trained_on(losses)
+    if not parts:
+        raise ValueError(
+            f"no loss to backpropagate among {sorted(losses)}: names with 'acc' are metrics"
+        )
+    return _sum(losses, parts), dict(losses)
+
+
+def _sum(losses: Mapping[str, Any], parts: list[Any]) -> Tensor:
+    if len(parts) > ADD_UP_TO:
+        try:
+            stacked = torch.stack(parts)
+        except (TypeError, RuntimeError):
+            stacked = None  # looked at one by one below
+        if stacked is not None and stacked.dim() == 1:
+            return stacked.sum()
+    for name, value in losses.items():
+        if is_metric(name):
+            continue
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"loss {name!r} must be a scalar tensor, got {shape}; reduce it first")
+    total: Tensor = parts[0].reshape(()) if parts[0].dim() else parts[0]
+    for part in parts[1:]:
+        total = total + (part.reshape(()) if part.dim() else part)
+    return total
