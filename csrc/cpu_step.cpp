@@ -10,7 +10,7 @@ namespace fasttrain {
 namespace {
 
 constexpr int64_t kTaskElements = 32768;   // a task's arrays fit a core's second-level cache
-constexpr int64_t kSerialElements = 16384; // per thread; below it a region costs more than it saves
+constexpr int64_t kSerialElements = 65536; // per thread; below it a region costs more than it saves
 
 const CpuKernels &find_kernels(const std::string &path) {
     for (const CpuKernels *kernels : runnable_cpu_kernels())

@@ -25,6 +25,9 @@ logger = logging.getLogger("fasttrain.core.fused")
 
 Group = dict[str, Any]
 
+# Attributes that torch.amp.GradScaler sets around its call of `step`.
+AMP_KEYS = ("grad_scale", "found_inf")
+
 
 def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
     """`step` without the wrapper that fires step hooks, which the caller has fired already."""
@@ -112,10 +115,15 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _torch_step(self) -> None:
         """Torch's own step over all parameters, without hooks."""
         step = _unhooked(self.torch_class.step)
-        if self._options.plain:
-            step(self)
-        else:
-            shadow_step(self, step)
+        # What GradScaler left for the step was seen to already; torch's step must not do it again.
+        held = {key: self.__dict__.pop(key) for key in AMP_KEYS if key in self.__dict__}
+        try:
+            if self._options.plain:
+                step(self)
+            else:
+                shadow_step(self, step)
+        finally:
+            self.__dict__.update(held)
 
     # -- life cycle -------------------------------------------------------------------------
 
@@ -188,6 +196,15 @@ class FusedOptimizer(torch.optim.Optimizer):
             return norm
         return self._fused_step(scaler, clip, divisor, zero)
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients, or zero them in place with `set_to_none=False`."""
+        if not set_to_none or torch.autograd._profiler_enabled():
+            super().zero_grad(set_to_none)
+            return
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.grad = None
+
     def enable_overlap_norm(self) -> OverlapNorm:
         """Take the norm's sums while backward runs, so that a step reads gradients once.
 
@@ -226,7 +243,6 @@ class FusedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        # Torch's GradScaler sets these around its call of `step`, and removes them again.
         scale: Tensor | None = self.__dict__.get("grad_scale")
         found_inf: Tensor | None = self.__dict__.get("found_inf")
         if self._native:

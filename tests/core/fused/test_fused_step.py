@@ -190,6 +190,21 @@ def test_plain_grad_scaler_steps_it(path, make_params, set_grads, assert_close):
     assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtypes", [[torch.float64], [torch.float64, torch.float32]], ids=str)
+def test_plain_grad_scaler_steps_other_kinds(path, dtypes):
+    """Parameters that torch's own step must take, through torch's GradScaler."""
+    params = [torch.nn.Parameter(torch.ones(3, dtype=dtype)) for dtype in dtypes]
+    optimizer = fused.AdamW(params, lr=0.1, weight_decay=0.0)
+    for grad in (1.0, float("inf"), 1.0):
+        scaler = make_scaler(8.0)
+        for param in params:
+            param.grad = torch.full_like(param, grad * 8.0)
+        scaler.step(optimizer)
+        scaler.update()
+    for param in params:
+        torch.testing.assert_close(param.detach(), torch.full_like(param, 0.8))
+
+
 def test_norm_does_not_depend_on_the_number_of_threads(native_path, make_params, set_grads):
     norms = []
     threads = torch.get_num_threads()

@@ -148,6 +148,15 @@ def test_profiler_sees_the_step(path, pair, set_grads):
     assert any(e.name == "Optimizer.step#AdamW.step" for e in profile.function_events)
 
 
+def test_zero_grad(pair, set_grads):
+    ours, optimizer, _, _ = pair
+    set_grads(ours, 0)
+    optimizer.zero_grad(set_to_none=False)
+    assert all(p.grad is not None and not p.grad.any() for p in ours)
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in ours)
+
+
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
 def test_copies_go_on_alone(path, clone, make_params, set_grads, assert_close):
     params = make_params()
