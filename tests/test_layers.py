@@ -20,6 +20,7 @@ LAYERS = {
     "config": 3,
     **dict.fromkeys(MMENGINE_FACE, 4),
     "engine": 4,
+    "bridge": 5,
     "cli": 5,
     "dropin": 5,
     "__main__": 5,

@@ -128,6 +128,11 @@ class EventStorage:
         """Where the scalars live."""
         return self._store
 
+    @property
+    def prefix(self) -> str:
+        """What the open name scopes put before every name."""
+        return self._prefix
+
     def defers(self, value: Tensor) -> bool:
         """Whether a tensor is left on its device until a flush."""
         return self._store.defers(value)
