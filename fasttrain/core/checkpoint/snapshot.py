@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,16 +57,9 @@ class HostBuffer:
         """shape [>= num_bytes], uint8; the contents of an earlier snapshot are lost."""
         if num_bytes > self.num_bytes:
             self._block = torch.empty(0, dtype=torch.uint8)  # free it before taking more
-            self._block = self._allocate(num_bytes)
+            # No huge pages: when memory is full of cached files, making them stalls for a second.
+            self._block = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=self._pinned)
         return self._block
-
-    def _allocate(self, num_bytes: int) -> Tensor:
-        if self._pinned:
-            return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
-        block = mmap.mmap(-1, max(num_bytes, 1))
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            block.madvise(mmap.MADV_HUGEPAGE)
-        return torch.frombuffer(block, dtype=torch.uint8)
 
 
 def snapshot(plan: Plan, buffer: HostBuffer, *, updated_by: Iterable[Any] = ()) -> Snapshot:

@@ -21,6 +21,7 @@ def path_of_code(request, monkeypatch):
         monkeypatch.setenv("FASTTRAIN_NATIVE", "0")
     elif not native.enabled():
         pytest.skip("the native module is not built")
+    return request.param
 
 
 @pytest.fixture
@@ -57,17 +58,17 @@ def test_changes_after_submission_do_not_reach_the_file(tmp_path, writer):
 
 
 def test_mutations_while_saves_are_in_flight(tmp_path, writer):
-    weights = torch.zeros(100_000)
-    for step in range(30):
+    weights = torch.zeros(20_000)
+    for step in range(15):
         weights.fill_(step)
         writer.submit({"w": weights, "step": step}, tmp_path / "a.pth", durable=False)
-        for _ in range(30):
+        for _ in range(10):
             weights.add_(0.5)
         if os.path.exists(tmp_path / "a.pth"):
             loaded = load(tmp_path / "a.pth")
-            assert torch.equal(loaded["w"], torch.full((100_000,), float(loaded["step"])))
+            assert torch.equal(loaded["w"], torch.full((20_000,), float(loaded["step"])))
     writer.drain()
-    assert load(tmp_path / "a.pth")["step"] == 29
+    assert load(tmp_path / "a.pth")["step"] == 14
 
 
 def test_the_memory_is_one_snapshot_and_reused(tmp_path, writer):
@@ -160,7 +161,9 @@ def test_a_state_that_cannot_be_saved_frees_its_place(tmp_path, writer):
 
 
 @pytest.mark.parametrize("ending", ["pass", "raise RuntimeError('boom')", "raise SystemExit(3)"])
-def test_a_process_that_ends_finishes_its_files(tmp_path, ending):
+def test_a_process_that_ends_finishes_its_files(tmp_path, ending, path_of_code):
+    if path_of_code == "fallback":
+        pytest.skip("the same threads")
     code = (
         "import sys, torch; from fasttrain.core.checkpoint import Writer;"
         "Writer().submit({'w': torch.ones(2_000_000)}, sys.argv[1])\n" + ending
