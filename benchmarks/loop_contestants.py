@@ -80,6 +80,12 @@ class Net(nn.Module):
         return {f"loss_{i}": error / (i + 1) for i in range(self.num_keys)}
 
 
+def total(losses: dict[str, Tensor]) -> Tensor:
+    """The sum as one writes it by hand."""
+    first, *others = losses.values()
+    return sum(others, first)
+
+
 def batches(job: Job) -> DataLoader[Any]:
     """Ready-made batches, handed out as they are: loading costs little and the same for all.
 
@@ -145,7 +151,7 @@ def plain_loop(job: Job, folder: Path) -> Outcome:
     model, clock = Net(job.num_keys), Clock(job)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     for batch in batches(job):
-        loss = torch.stack(list(model.losses(**batch).values())).sum()
+        loss = total(model.losses(**batch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -232,7 +238,7 @@ def ignite(job: Job, folder: Path) -> Outcome:
 
     def step(engine: Any, batch: Any) -> dict[str, float]:
         losses = model.losses(**batch)
-        loss = torch.stack(list(losses.values())).sum()
+        loss = total(losses)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -263,7 +269,7 @@ def accelerate(job: Job, folder: Path) -> Outcome:
     )
     for index, batch in enumerate(loader):
         losses = model.losses(**batch)
-        loss = torch.stack(list(losses.values())).sum()
+        loss = total(losses)
         optimizer.zero_grad()
         accelerator.backward(loss)
         optimizer.step()
@@ -288,7 +294,7 @@ def lightning(job: Job, folder: Path) -> Outcome:
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             losses = self.net.losses(**batch)
             self.log_dict(losses)
-            return torch.stack(list(losses.values())).sum()
+            return total(losses)
 
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.parameters(), lr=LEARNING_RATE)
