@@ -11,11 +11,13 @@ import torch
 
 
 def assert_same(left: Any, right: Any, path: str = "value") -> None:
-    """Compare two nested values bit for bit (tensors, arrays, containers, scalars; NaN equals NaN)."""
+    """Compare two nested values bit for bit (tensors, arrays, containers, scalars; NaN is NaN)."""
     if isinstance(left, torch.Tensor):
         assert isinstance(right, torch.Tensor), f"{path}: {type(left)} != {type(right)}"
         assert left.dtype == right.dtype, f"{path}: {left.dtype} != {right.dtype}"
-        assert torch.equal(torch.nan_to_num(left), torch.nan_to_num(right)), f"{path}: tensors differ"
+        assert torch.equal(torch.nan_to_num(left), torch.nan_to_num(right)), (
+            f"{path}: tensors differ"
+        )
         assert torch.equal(left != left, right != right), f"{path}: NaNs differ"
     elif isinstance(left, np.ndarray):
         np.testing.assert_array_equal(left, right, err_msg=path)

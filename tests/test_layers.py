@@ -65,7 +65,9 @@ def test_imports_go_down_only(path: Path) -> None:
         if target == "__version__":
             continue
         assert target in LAYERS, f"{path}:{line}: unknown room {target!r}"
-        assert LAYERS[target] <= LAYERS[room], f"{path}:{line}: {room} (L{LAYERS[room]}) imports {name}"
+        assert LAYERS[target] <= LAYERS[room], (
+            f"{path}:{line}: {room} (L{LAYERS[room]}) imports {name}"
+        )
         faces = {room in MMENGINE_FACE, target in MMENGINE_FACE}
         if "engine" in (room, target) and room != target and LAYERS[room] == 4:
             assert faces == {False}, f"{path}:{line}: the two faces import each other"
