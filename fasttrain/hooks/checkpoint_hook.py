@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 import os
@@ -10,7 +9,6 @@ import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from logging import WARNING
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +22,13 @@ from fasttrain.core.checkpoint import (
     Place,
     Writer,
     is_url,
-    load,
-    local_copy_name,
     place_of,
     remove_leftovers,
-    save,
 )
 from fasttrain.dist import is_main_process
 from fasttrain.hooks.hook import Hook
+from fasttrain.hooks.publish import publish
+from fasttrain.hooks.score_rules import GREATER_KEYS, LESS_KEYS, RULES, infer_rule
 from fasttrain.logging import print_log
 from fasttrain.registry import HOOKS
 
@@ -70,15 +67,10 @@ class CheckpointHook(Hook):
     out_dir: str
     priority = "VERY_LOW"
 
-    rule_map = {
-        "greater": lambda x, y: x > y,
-        "less": lambda x, y: x < y,
-    }
+    rule_map = RULES
     init_value_map = {"greater": -math.inf, "less": math.inf}
-    _default_greater_keys = [
-        "acc", "top", "AR@", "auc", "precision", "mAP", "mDice", "mIoU", "mAcc", "aAcc",
-    ]  # fmt: skip
-    _default_less_keys = ["loss"]
+    _default_greater_keys = GREATER_KEYS
+    _default_less_keys = LESS_KEYS
 
     def __init__(
         self,
@@ -174,20 +166,12 @@ class CheckpointHook(Hook):
             raise KeyError(f"rule must be greater, less or None, but got {rule}.")
         if rule is not None or key == "auto":
             return rule
-        lowered = key.lower()
-        greater = [entry.lower() for entry in self.greater_keys]
-        less = [entry.lower() for entry in self.less_keys]
-        if lowered in greater:
-            return "greater"
-        if lowered in less:
-            return "less"
-        if any(entry in lowered for entry in greater):
-            return "greater"
-        if any(entry in lowered for entry in less):
-            return "less"
-        raise ValueError(
-            f"Cannot infer the rule for key {key}, thus a specific rule must be specified."
-        )
+        found = infer_rule(key, self.greater_keys, self.less_keys)
+        if found is None:
+            raise ValueError(
+                f"Cannot infer the rule for key {key}, thus a specific rule must be specified."
+            )
+        return found
 
     def before_train(self, runner: Runner) -> None:
         """Settle the folder, and take up what an earlier run kept."""
@@ -287,29 +271,9 @@ class CheckpointHook(Hook):
 
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
         """Save a copy with the published keys alone; its name ends in the file's own hash."""
-        if not is_main_process():
-            return
-        assert self.published_keys is not None
-        stem = os.path.splitext(ckpt_path)[0]
-        local = local_copy_name(".pth") if is_url(ckpt_path) else f"{stem}.publishing"
-        try:
-            if is_url(ckpt_path):
-                self.file_backend.get_file(ckpt_path, local)
-            checkpoint = load(local if is_url(ckpt_path) else ckpt_path)
-            removed = [key for key in checkpoint if key not in self.published_keys]
-            if removed:
-                print_log(
-                    f"Key {removed} will be removed because they are not found in published_keys. "
-                    f"If you want to keep them, please set `{removed}` in published_keys",
-                    logger="current",
-                )
-            save({key: checkpoint[key] for key in checkpoint if key not in removed}, local)
-            final = f"{stem}-{_digest(local)[:8]}.pth"
-            self.file_backend.put_file(local, final)
-        finally:
-            with suppress(FileNotFoundError):
-                os.remove(local)
-        print_log(f"The checkpoint ({ckpt_path}) is published to {final}.", logger="current")
+        if is_main_process():
+            assert self.published_keys is not None
+            publish(self.file_backend, ckpt_path, self.published_keys)
 
     def _save_checkpoint(self, runner: Runner) -> None:
         """Save the state after this epoch or iteration."""
@@ -480,14 +444,6 @@ def _score(metrics: dict[str, Any], key: str) -> Any:
         )
     score = metrics[key]
     return score.item() if isinstance(score, Tensor) else score
-
-
-def _digest(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _takes_blocking(method: Callable[..., Any]) -> bool:

@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from fasttrain.hooks.hook import Hook
+from fasttrain.hooks.score_rules import GREATER_KEYS, LESS_KEYS, RULES, infer_rule
 from fasttrain.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -28,14 +29,9 @@ class EarlyStoppingHook(Hook):
     """
 
     priority = "LOWEST"
-    rule_map = {
-        "greater": lambda x, y: x > y,
-        "less": lambda x, y: x < y,
-    }
-    _default_greater_keys = [
-        "acc", "top", "AR@", "auc", "precision", "mAP", "mDice", "mIoU", "mAcc", "aAcc",
-    ]  # fmt: skip
-    _default_less_keys = ["loss"]
+    rule_map = RULES
+    _default_greater_keys = GREATER_KEYS
+    _default_less_keys = LESS_KEYS
 
     def __init__(
         self,
@@ -61,14 +57,10 @@ class EarlyStoppingHook(Hook):
 
     def _init_rule(self, monitor: str) -> str:
         """The rule that the metric's name tells."""
-        lowered = monitor.lower()
-        for rule, keys in (
-            ("greater", self._default_greater_keys),
-            ("less", self._default_less_keys),
-        ):
-            if any(key.lower() in lowered for key in keys):
-                return rule
-        raise ValueError(f"Cannot infer the rule for {monitor}, thus rule must be specified.")
+        rule = infer_rule(monitor, self._default_greater_keys, self._default_less_keys)
+        if rule is None:
+            raise ValueError(f"Cannot infer the rule for {monitor}, thus rule must be specified.")
+        return rule
 
     def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:
         """Whether to stop, and why."""

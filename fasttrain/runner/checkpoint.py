@@ -5,26 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from logging import WARNING, Logger
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
-from fasttrain.core.checkpoint import (
-    PickledObject,
-    Writer,
-    damage,
-    is_url,
-    load,
-    local_copy_name,
-    newest_intact,
-    place_of,
-    read_pointer,
-    save,
-)
+from fasttrain.core.checkpoint import is_url, local_copy_name, place_of
 from fasttrain.dist import barrier, get_dist_info
 from fasttrain.logging import print_log
 from fasttrain.model.state_dicts import (
@@ -33,6 +20,14 @@ from fasttrain.model.state_dicts import (
     get_state_dict,
     load_state_dict,
     weights_to_cpu,
+)
+from fasttrain.runner.checkpoint_files import (
+    PICKLED_CLASSES,
+    find_intact_checkpoint,
+    find_latest_checkpoint,
+    no_pavi,
+    read_checkpoint,
+    save_checkpoint,
 )
 from fasttrain.runner.model_zoo import (
     DEFAULT_CACHE_DIR,
@@ -49,6 +44,7 @@ __all__ = [
     "DEFAULT_CACHE_DIR",
     "ENV_MMENGINE_HOME",
     "ENV_XDG_CACHE_HOME",
+    "PICKLED_CLASSES",
     "CheckpointLoader",
     "_IncompatibleKeys",
     "_get_mmengine_home",
@@ -72,39 +68,6 @@ __all__ = [
 
 ReviseKeys = Sequence[tuple[str, str]]
 STRIP_MODULE: list[tuple[str, str]] = [(r"^module\.", "")]
-
-
-class PickledHistory(PickledObject):
-    """A pickled `HistoryBuffer` of mmengine: its two arrays become the buffer's plain state."""
-
-    __slots__ = ()
-
-    def plain(self) -> dict[str, Any]:
-        values = np.asarray(self.attributes["_log_history"])
-        counts = np.asarray(self.attributes["_count_history"])
-        return {
-            "values": torch.from_numpy(values.astype(np.float64)),
-            "counts": torch.from_numpy(counts.astype(np.float64)),
-            "total": len(values),
-            "max_length": int(self.attributes.get("max_length", 1_000_000)),
-            "integral": values.dtype.kind in "biu",
-        }
-
-
-PICKLED_CLASSES: dict[str, type[PickledObject]] = {
-    "mmengine.logging.history_buffer.HistoryBuffer": PickledHistory,
-    "fasttrain.logging.history_buffer.HistoryBuffer": PickledHistory,
-}
-
-
-def read_checkpoint(
-    filename: str | os.PathLike[str], map_location: Any = None, *, weights_only: bool = True
-) -> Any:
-    """Read a checkpoint file without running code; `weights_only=False` unpickles freely.
-
-    Tensors keep the device that the file tells (`map_location=None`) as with `torch.load`.
-    """
-    return load(filename, map_location, weights_only=weights_only, classes=PICKLED_CLASSES)
 
 
 class CheckpointLoader:
@@ -215,10 +178,7 @@ def load_url(
 @CheckpointLoader.register_scheme(prefixes=("pavi://",))
 def load_from_pavi(filename: str, map_location: Any = None) -> Any:
     """The service is closed; the scheme is known so that old configs get a clear error."""
-    raise ImportError(
-        f"Please install pavi to load checkpoint from modelcloud. The service behind {filename!r} "
-        "is not public; give a path or a URL"
-    )
+    raise ImportError(no_pavi(filename))
 
 
 @CheckpointLoader.register_scheme(prefixes=(r"(\S+\:)?s3://", r"(\S+\:)?petrel://"))
@@ -374,99 +334,3 @@ def load_checkpoint(
     if not isinstance(checkpoint, dict):
         raise RuntimeError(f"No state_dict found in checkpoint file {filename}")
     return _load_checkpoint_to_model(model, checkpoint, strict, logger, revise_keys)
-
-
-def save_checkpoint(
-    checkpoint: dict[str, Any],
-    filename: str | os.PathLike[str],
-    file_client_args: dict[str, Any] | None = None,
-    backend_args: dict[str, Any] | None = None,
-    *,
-    writer: Writer | None = None,
-    on_saved: Callable[[], None] = lambda: None,
-    updated_by: Iterable[Any] = (),
-) -> None:
-    """Save a checkpoint to a path or a URL; a file under the final name is always whole.
-
-    Args:
-        checkpoint: what to save.
-        filename: a path or a URL.
-        file_client_args: old name of `backend_args`.
-        backend_args: options of fsspec's file system.
-        writer: saves in the background: this returns once the checkpoint may change again.
-        on_saved: called once the file is durable; in the writer's thread if there is one.
-        updated_by: the optimizers whose steps change the checkpoint's tensors.
-
-    Raises:
-        TypeError: an entry has no plain form; names it.
-        OSError: the file could not be written; names it.
-    """
-    options = storage_options(file_client_args, backend_args)
-    name = os.fspath(filename)
-    if name.startswith("pavi://"):
-        if options is not None:
-            raise ValueError(
-                '"file_client_args" or "backend_args" should be "None" '
-                'if filename starts with "pavi://"'
-            )
-        load_from_pavi(name)
-    target = local_copy_name(name) if is_url(name) else name
-
-    def finish() -> None:
-        if is_url(name):
-            place_of(name, options).put_file(target, name)
-            os.remove(target)
-        on_saved()
-
-    if writer is not None:
-        writer.submit(checkpoint, target, on_saved=finish, updated_by=updated_by)
-        return
-    save(checkpoint, target)
-    finish()
-
-
-def storage_options(
-    file_client_args: dict[str, Any] | None, backend_args: dict[str, Any] | None
-) -> dict[str, Any] | None:
-    """The one of the two arguments that is set; the first is the old name of the second."""
-    if file_client_args is not None:
-        print_log(
-            '"file_client_args" will be deprecated in future. Please use "backend_args" instead',
-            logger="current",
-            level=WARNING,
-        )
-        if backend_args is not None:
-            raise ValueError(
-                '"file_client_args" and "backend_args" cannot be set at the same time.'
-            )
-    return backend_args if file_client_args is None else file_client_args
-
-
-def find_intact_checkpoint(path: str) -> str | None:
-    """The checkpoint to resume a work folder from: the newest that is whole, None without one.
-
-    The pointer file's comes first. When it is damaged or gone, the other periodic checkpoints
-    beside it follow, newest first; each one passed over is named in a warning.
-    """
-    pointed = read_pointer(path)
-    if pointed is not None and is_url(pointed):
-        return pointed
-    names = r"(epoch|iter)_\d+\.pth"
-    if pointed is not None:
-        names += "|" + re.sub(r"(?:\\?\d)+", r"\\d+", re.escape(os.path.basename(pointed)))
-    folder = path if pointed is None else os.path.dirname(pointed)
-    found = newest_intact(
-        folder, damage, pointed=pointed, accepts=lambda name: re.fullmatch(names, name) is not None
-    )
-    if found is None:
-        print_log("Did not find last_checkpoint to be resumed.", logger="current")
-        return None
-    return str(found)
-
-
-def find_latest_checkpoint(path: str) -> str | None:
-    """The newest checkpoint of a work folder by its pointer file, None when there is none."""
-    found = read_pointer(path)
-    if found is None:
-        print_log("Did not find last_checkpoint to be resumed.", logger="current")
-    return found

@@ -46,7 +46,7 @@ class HostBuffer:
     """
 
     def __init__(self, *, pinned: bool) -> None:
-        self._pinned = pinned
+        self.pinned = pinned
         self._block = torch.empty(0, dtype=torch.uint8)
 
     @property
@@ -58,7 +58,7 @@ class HostBuffer:
         if num_bytes > self.num_bytes:
             self._block = torch.empty(0, dtype=torch.uint8)  # free it before taking more
             # No huge pages: when memory is full of cached files, making them stalls for a second.
-            self._block = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=self._pinned)
+            self._block = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=self.pinned)
         return self._block
 
 

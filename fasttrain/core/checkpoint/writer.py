@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import torch
-
 from fasttrain.core.checkpoint.container import Plan, take_apart
 from fasttrain.core.checkpoint.mapped_file import MappedFile, can_map
 from fasttrain.core.checkpoint.restricted import CheckpointError
@@ -189,9 +187,11 @@ class Writer:
     def _take_buffer(self, plan: Plan) -> HostBuffer:
         pinned = any(storage.device.type == "cuda" for storage in plan.storages)
         with self._changed:
-            if self._free:
-                return self._free.pop()
-            buffer = HostBuffer(pinned=pinned and torch.cuda.is_available())
+            for buffer in self._free:
+                if buffer.pinned == pinned:
+                    self._free.remove(buffer)
+                    return buffer
+            buffer = HostBuffer(pinned=pinned)
             self._buffers.append(buffer)
         return buffer
 
@@ -213,7 +213,8 @@ class Writer:
                 self._in_flight -= 1
                 self._changed.notify_all()
             job.taken.release()
-            if error is None and can_map(job.path):
+            on_host = job.buffer is None or not job.buffer.pinned
+            if error is None and on_host and can_map(job.path):
                 self._prepare(job.path)
 
     def _prepare(self, path: str) -> None:
