@@ -49,8 +49,8 @@ void append(PyObject *self, double value, double count, bool integral) {
 
 PyObject *ring_append(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     if (nargs != 1 && nargs != 2)
-        return PyErr_Format(PyExc_TypeError, "append expects a value and a count, got %zd arguments",
-                            nargs);
+        return PyErr_Format(PyExc_TypeError,
+                            "append expects a value and a count, got %zd arguments", nargs);
     double value = 0.0, count = 1.0;
     bool integral = false, ignored = false;
     if (!read_number(args[0], &value, &integral))
@@ -265,7 +265,8 @@ PyType_Slot ring_slots[] = {
     {0, nullptr},
 };
 
-PyType_Spec ring_spec = {"fasttrain._C.Ring", sizeof(RingObject), 0, Py_TPFLAGS_DEFAULT, ring_slots};
+PyType_Spec ring_spec = {"fasttrain._C.Ring", sizeof(RingObject), 0, Py_TPFLAGS_DEFAULT,
+                         ring_slots};
 
 // Reads a host tensor of one element; false without an error set when it is anything else.
 bool read_host_tensor(PyObject *tensor, double *value, bool *integral) {

@@ -14,6 +14,15 @@ namespace {
 constexpr std::size_t kFirstChunk = 64;
 constexpr std::size_t kPairwiseBlock = 128;
 
+// Two numbers that are added at once.
+typedef double Pair __attribute__((vector_size(16)));
+
+Pair load(const double *x) {
+    Pair pair;
+    std::memcpy(&pair, x, sizeof(pair));
+    return pair;
+}
+
 // Pairwise sum: halves are summed on their own, so the error grows with log n and long means do
 // not drift. Blocks, lanes and the order of the additions are numpy's: results are equal to its.
 double pairwise_sum(const double *x, std::size_t n) {
@@ -24,14 +33,15 @@ double pairwise_sum(const double *x, std::size_t n) {
         return sum;
     }
     if (n <= kPairwiseBlock) {
-        double lane[8];
-        std::copy(x, x + 8, lane);
+        Pair ab = load(x), cd = load(x + 2), ef = load(x + 4), gh = load(x + 6);
         std::size_t i = 8;
-        for (; i + 8 <= n; i += 8)
-            for (std::size_t k = 0; k < 8; ++k)
-                lane[k] += x[i + k];
-        double sum = ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
-                     ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+        for (; i + 8 <= n; i += 8) {
+            ab += load(x + i);
+            cd += load(x + i + 2);
+            ef += load(x + i + 4);
+            gh += load(x + i + 6);
+        }
+        double sum = ((ab[0] + ab[1]) + (cd[0] + cd[1])) + ((ef[0] + ef[1]) + (gh[0] + gh[1]));
         for (; i < n; ++i)
             sum += x[i];
         return sum;

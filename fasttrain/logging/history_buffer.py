@@ -135,7 +135,7 @@ class HistoryBuffer:
 
     def mean(self, window_size: int | None = None) -> np.ndarray:
         """The sum of the last values over the sum of their counts."""
-        if type(window_size) is int and window_size > 0:
+        if window_size is None or (type(window_size) is int and window_size > 0):
             return np.float64(self._series.mean(window_size))  # type: ignore[return-value]
         values, counts = self._window(window_size)
         with np.errstate(divide="ignore", invalid="ignore"):
