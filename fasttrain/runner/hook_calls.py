@@ -57,12 +57,51 @@ class RunnerHooks(RunnerViews):
             fn_name: the stage, such as 'before_train_epoch'.
             kwargs: passed on to the hooks.
         """
-        for call in self._hook_list.stage(fn_name):
-            try:
+        call: Any = None
+        try:
+            for call in self._hook_list.stage(fn_name):
                 call(self, **kwargs)
-            except TypeError as e:
-                raise TypeError(f"{e} in {getattr(call, '__self__', call)}") from e
+        except TypeError as e:
+            raise _with_hook(e, call) from e
 
     def get_hooks_info(self) -> str:
         """For each stage the hooks that do something then, in order."""
         return describe_hooks(self._hook_list)
+
+
+def call_before_iter(runner: RunnerHooks, batch_idx: int, data_batch: Any) -> None:
+    """`runner.call_hook('before_train_iter', ...)` without building dicts of its arguments."""
+    if _overridden(runner):
+        runner.call_hook("before_train_iter", batch_idx=batch_idx, data_batch=data_batch)
+        return
+    call: Any = None
+    try:
+        for call in runner._hook_list.stage("before_train_iter"):
+            call(runner, batch_idx=batch_idx, data_batch=data_batch)
+    except TypeError as e:
+        raise _with_hook(e, call) from e
+
+
+def call_after_iter(runner: RunnerHooks, batch_idx: int, data_batch: Any, outputs: Any) -> None:
+    """`runner.call_hook('after_train_iter', ...)` without building dicts of its arguments."""
+    if _overridden(runner):
+        runner.call_hook(
+            "after_train_iter", batch_idx=batch_idx, data_batch=data_batch, outputs=outputs
+        )
+        return
+    call: Any = None
+    try:
+        for call in runner._hook_list.stage("after_train_iter"):
+            call(runner, batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
+    except TypeError as e:
+        raise _with_hook(e, call) from e
+
+
+def _overridden(runner: RunnerHooks) -> bool:
+    """Whether a subclass or the user put another `call_hook` in place."""
+    return type(runner).call_hook is not RunnerHooks.call_hook or "call_hook" in runner.__dict__
+
+
+def _with_hook(error: TypeError, call: Any) -> TypeError:
+    """The error of a hook with the hook's name."""
+    return TypeError(f"{error} in {getattr(call, '__self__', call)}")

@@ -17,6 +17,7 @@ from fasttrain.registry import LOOPS
 
 from .amp import autocast
 from .base_loop import BaseLoop
+from .hook_calls import call_after_iter, call_before_iter
 from .train_loop import TrainLoop
 
 if TYPE_CHECKING:
@@ -84,11 +85,11 @@ class EpochBasedTrainLoop(TrainLoop):
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Train on one batch."""
         runner = self._runner
-        runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
+        call_before_iter(runner, idx, data_batch)
         outputs = runner.model.train_step(  # type: ignore[operator]
             data_batch, optim_wrapper=runner.optim_wrapper
         )
-        runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
+        call_after_iter(runner, idx, data_batch, outputs)
         self._iter += 1
 
     def _count(self) -> int:
@@ -179,11 +180,13 @@ class IterBasedTrainLoop(TrainLoop):
         if self.dataloader_iterator._dataloader is not self.dataloader:  # replaced since
             self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader, self._batches)
         interrupt = runner._interrupt
+        dynamic = len(self.dynamic_milestones) > 1
         while self._iter < self._max_iters and not self.stop_training:
             if not runner.model.training:
                 runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
-            self._decide_current_val_interval()
+            if dynamic:
+                self._decide_current_val_interval()
             self._validate_if_due(self._max_iters)
             if interrupt.requested:
                 self._stop_if_interrupted()
@@ -194,13 +197,11 @@ class IterBasedTrainLoop(TrainLoop):
     def run_iter(self, data_batch: Any) -> None:
         """Train on one batch."""
         runner = self._runner
-        runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
+        call_before_iter(runner, self._iter, data_batch)
         outputs = runner.model.train_step(  # type: ignore[operator]
             data_batch, optim_wrapper=runner.optim_wrapper
         )
-        runner.call_hook(
-            "after_train_iter", batch_idx=self._iter, data_batch=data_batch, outputs=outputs
-        )
+        call_after_iter(runner, self._iter, data_batch, outputs)
         self._iter += 1
 
     def close(self) -> None:

@@ -68,6 +68,33 @@ def test_order_of_the_stages_by_iteration(make_runner: Any) -> None:
     assert trace.names()[-3:] == ["after_train_epoch", "after_train", "after_run"]
 
 
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_iterations_go_through_an_own_call_hook(make_runner: Any, by_epoch: bool) -> None:
+    count = {"max_epochs": 1} if by_epoch else {"max_iters": 4}
+    runner = make_runner(train_cfg={"by_epoch": by_epoch, **count})
+    stages, original = [], runner.call_hook
+
+    def own(fn_name: str, **kwargs: Any) -> None:
+        stages.append((fn_name, sorted(kwargs)))
+        original(fn_name, **kwargs)
+
+    runner.call_hook = own
+    runner.train()
+    assert stages.count(("before_train_iter", ["batch_idx", "data_batch"])) == 4
+    assert stages.count(("after_train_iter", ["batch_idx", "data_batch", "outputs"])) == 4
+
+
+def test_a_type_error_of_an_iteration_names_the_hook(make_runner: Any) -> None:
+    class Wrong(Hook):
+        def after_train_iter(self, runner: Any) -> None:  # type: ignore[override]
+            pass
+
+    runner = make_runner()
+    runner.register_hook(Wrong())
+    with pytest.raises(TypeError, match=r"unexpected keyword argument.* in <.*Wrong object"):
+        runner.train()
+
+
 @pytest.mark.parametrize(
     ("train_cfg", "validated"),
     [
