@@ -29,6 +29,7 @@ from common import Report, parse_args
 from fasttrain.core.checkpoint import Writer, damage, save
 
 MEGABYTE = 1 << 20
+MAX_STEPS_S = 20.0
 Save = Callable[[dict, Path], None]
 
 
@@ -218,7 +219,8 @@ def step_times(ours: Ours, folder: Path, megabytes: int, steps: int) -> list[lis
         step()
     quiet: list[float] = []
     saving: list[float] = []
-    while len(saving) < steps:
+    end = time.perf_counter() + MAX_STEPS_S
+    while len(saving) < steps and (time.perf_counter() < end or len(saving) < 20):
         ours.settle()
         quiet += [step() for _ in range(20)]
         ours.start(state, folder / "steps.pth")
