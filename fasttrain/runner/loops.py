@@ -43,6 +43,7 @@ class EpochBasedTrainLoop(TrainLoop):
         val_begin: the first epoch to validate after.
         val_interval: epochs between validations.
         dynamic_intervals: `[(epoch, interval), ...]`, intervals that hold from an epoch on.
+        prefetch: on CUDA, copy the next batch to the device meanwhile; see `TrainLoop`.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class EpochBasedTrainLoop(TrainLoop):
         val_begin: int = 1,
         val_interval: int = 1,
         dynamic_intervals: list[tuple[int, int]] | None = None,
+        *,
+        prefetch: bool = False,
     ) -> None:
-        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
+        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals, prefetch)
         self._max_epochs = whole_number(max_epochs, "max_epochs")
         self._max_iters = self._max_epochs * len(self.dataloader)
 
@@ -74,7 +77,7 @@ class EpochBasedTrainLoop(TrainLoop):
         runner.call_hook("before_train_epoch")
         runner.model.train()
         interrupt = runner._interrupt
-        batches = self._batches.begin(self.dataloader, self._iter)
+        batches = self._on_device(self._batches.begin(self.dataloader, self._iter))
         for idx, data_batch in enumerate(batches, self._batches.skipped):
             self.run_iter(idx, data_batch)
             if interrupt.requested:
@@ -155,6 +158,7 @@ class IterBasedTrainLoop(TrainLoop):
         val_begin: the first iteration to validate after.
         val_interval: iterations between validations.
         dynamic_intervals: `[(iteration, interval), ...]`, intervals that hold from there on.
+        prefetch: on CUDA, copy the next batch to the device meanwhile; see `TrainLoop`.
     """
 
     def __init__(
@@ -165,8 +169,10 @@ class IterBasedTrainLoop(TrainLoop):
         val_begin: int = 1,
         val_interval: int = 1000,
         dynamic_intervals: list[tuple[int, int]] | None = None,
+        *,
+        prefetch: bool = False,
     ) -> None:
-        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
+        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals, prefetch)
         self._max_iters = whole_number(max_iters, "max_iters")
         self._max_epochs = 1  # the whole training is one long epoch
         self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader, self._batches)
@@ -181,10 +187,11 @@ class IterBasedTrainLoop(TrainLoop):
             self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader, self._batches)
         interrupt = runner._interrupt
         dynamic = len(self.dynamic_milestones) > 1
+        batches = self._on_device(self.dataloader_iterator)
         while self._iter < self._max_iters and not self.stop_training:
             if not runner.model.training:
                 runner.model.train()
-            self.run_iter(next(self.dataloader_iterator))
+            self.run_iter(next(batches))
             if dynamic:
                 self._decide_current_val_interval()
             self._validate_if_due(self._max_iters)

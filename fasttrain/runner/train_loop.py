@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
 from fasttrain.core.batches import Batches
 from fasttrain.core.checkpoint import collect_rng_state, restore_rng_state
+from fasttrain.core.prefetch import Prefetcher
+from fasttrain.core.strategy import SingleDevice
 from fasttrain.logging import print_log
 
 from .base_loop import BaseLoop
@@ -28,6 +31,9 @@ class TrainLoop(BaseLoop):
         val_begin: the epoch or iteration from which on to validate.
         val_interval: epochs or iterations between validations.
         dynamic_intervals: `[(milestone, interval), ...]`, intervals that hold from a milestone on.
+        prefetch: on CUDA, copy the next batch to the device while the present one is computed.
+            Hooks then see batches that are on the device. With num_workers=0 the next batch is
+            also loaded early, so that items must not draw random numbers for exact resuming.
     """
 
     _max_epochs: int
@@ -40,6 +46,7 @@ class TrainLoop(BaseLoop):
         val_begin: int,
         val_interval: int,
         dynamic_intervals: list[tuple[int, int]] | None,
+        prefetch: bool,
     ) -> None:
         super().__init__(runner, dataloader)
         self._epoch = 0
@@ -53,6 +60,7 @@ class TrainLoop(BaseLoop):
         )
         self._dataset_meta("visualizer")
         self._batches = Batches()
+        self._prefetch = prefetch
         self._resumed = False
         self._rng_to_restore: dict[str, Any] = {}
         self._rng_before_val: dict[str, Any] | None = None
@@ -96,6 +104,10 @@ class TrainLoop(BaseLoop):
         self._batches.seek(state.get("batches") or self._guessed_position())
         self._rng_to_restore = state.get("rng", {})
         self._resumed = True
+
+    def _on_device(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches as the model gets them."""
+        return iter(Prefetcher(batches, SingleDevice().device)) if self._prefetch else batches
 
     def _position(self, epoch: int, iter: int) -> dict[str, Any]:
         return self._batches.position(self.dataloader, iter)

@@ -12,6 +12,7 @@ from fasttrain.logging import HistoryBuffer
 from fasttrain.registry import DATASETS
 from fasttrain.runner import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
 from fasttrain.runner.loops import _InfiniteDataloaderIterator, _parse_losses, _update_losses
+from support import assert_same
 
 
 class Trace(Hook):
@@ -241,3 +242,14 @@ def test_fp16_evaluates_under_autocast(make_runner: Any) -> None:
         runner.val()
     assert set(dtypes[:4]) == {torch.bfloat16 if not torch.cuda.is_available() else torch.float16}
     assert set(dtypes[4:]) == {torch.float32}
+
+
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_prefetching_trains_alike(make_runner: Any, tmp_path: Any, by_epoch: bool) -> None:
+    count = {"max_epochs": 2} if by_epoch else {"max_iters": 8}
+    results = []
+    for prefetch in (False, True):
+        train_cfg = {"by_epoch": by_epoch, "prefetch": prefetch, **count}
+        runner = make_runner(train_cfg=train_cfg, work_dir=str(tmp_path / str(prefetch)))
+        results.append(dict(runner.train().state_dict()))
+    assert_same(*results)
