@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,38 +19,47 @@ class ScalarStore:
     Args:
         max_length: the number of pairs that a series keeps.
         reader: what counts as "on a device" and how it is fetched; for tests and other devices.
+        on_new: called with the name of each series that a put makes.
 
     Attributes:
+        defers: tells whether a tensor is left on its device until a flush.
         step: the iteration that puts belong to; only used to say when a number was not finite.
         nonfinite: name -> number of infinite and NaN numbers noticed so far.
         nonfinite_steps: name -> the step of the latest of them.
     """
 
-    def __init__(self, max_length: int = 1_000_000, *, reader: Reader | None = None) -> None:
+    def __init__(
+        self,
+        max_length: int = 1_000_000,
+        *,
+        reader: Reader | None = None,
+        on_new: Callable[[str], None] | None = None,
+    ) -> None:
         self.max_length = max_length
+        self._on_new = on_new
         self.step = 0
         self.nonfinite: dict[str, int] = {}
         self.nonfinite_steps: dict[str, int] = {}
         self._queue = PendingQueue(reader, self._note_nonfinite)
         self._series: dict[str, Series] = {}
         # prefix -> short name -> ring: what the batch call writes to without asking anyone.
-        self._routes: dict[str, dict[str, Ring]] = {}
+        self._direct: dict[str, Ring] = {}
+        self._routes: dict[str, dict[str, Ring]] = {"": self._direct}
+        self.defers = self._queue.reader.defers
         self._put_scalars = choose_put_scalars()
         self._tensor_type = Tensor if self._queue.reader.direct else type(None)
 
     def series(self, name: str) -> Series:
         """The series called `name`, made when it is missing."""
         found = self._series.get(name)
-        if found is None:
-            with self._queue.lock:
-                found = self._series.setdefault(
-                    name, Series(self.max_length, queue=self._queue, name=name)
-                )
-        return found
-
-    def defers(self, value: Tensor) -> bool:
-        """Whether a tensor is left on its device until a flush."""
-        return self._queue.reader.defers(value)
+        if found is not None:
+            return found
+        with self._queue.lock:
+            if name not in self._series:
+                self._series[name] = Series(self.max_length, queue=self._queue, name=name)
+                if self._on_new is not None:
+                    self._on_new(name)
+            return self._series[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._series
@@ -69,18 +79,26 @@ class ScalarStore:
         with self._queue.lock:
             series.queue, series.name = self._queue, name
             self._series[name] = series
-            self._routes.clear()
+            self._forget_routes()
 
     def discard(self, name: str) -> None:
         """Forget a series, if there is one of that name; it lives on for who holds it."""
         with self._queue.lock:
             self._series.pop(name, None)
-            self._routes.clear()
+            self._forget_routes()
+
+    def _forget_routes(self) -> None:
+        for routes in self._routes.values():
+            routes.clear()
 
     def put(self, name: str, value: Any, count: Any = 1.0) -> None:
         """Append one scalar; same rules as `put_many`."""
-        if type(value) is float and isinstance(count, float | int):
-            self.put_many({name: value}, count=count)
+        if type(value) is float:
+            ring = self._direct.get(name)
+            if ring is None or self._queue.busy or not math.isfinite(value):
+                self.put_many({name: value}, count=read_scalar(count))
+            else:
+                ring.append(value, count if type(count) is int else read_scalar(count))
         else:
             self.series(name).append(value, count, self.step)
 
@@ -95,7 +113,7 @@ class ScalarStore:
             ValueError: a value has not exactly one element.
         """
         rest: Any = scalars
-        if not self._queue.busy and type(scalars) is dict:
+        if not self._queue.busy and isinstance(scalars, dict):
             routes = self._routes.get(prefix)
             if routes is None:
                 routes = self._routes[prefix] = {}

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from fasttrain.runner import Runner
 
 
+_NAMES = {mode: (f"{mode}/data_time", f"{mode}/time") for mode in ("train", "val", "test")}
+
+
 @HOOKS.register_module()
 class IterTimerHook(Hook):
     """Puts `<mode>/data_time`, `<mode>/time` (seconds) and the note `eta` into the message hub.
@@ -41,7 +44,7 @@ class IterTimerHook(Hook):
     def _before_iter(
         self, runner: Runner, batch_idx: int, data_batch: DATA_BATCH = None, mode: str = "train"
     ) -> None:
-        runner.message_hub.update_scalar(f"{mode}/data_time", time.time() - self.t)
+        runner.message_hub.update_scalar(_NAMES[mode][0], time.time() - self.t)
 
     def _after_iter(
         self,
@@ -54,7 +57,7 @@ class IterTimerHook(Hook):
         now = time.time()
         elapsed_s, self.t = now - self.t, now
         hub = runner.message_hub
-        hub.update_scalar(f"{mode}/time", elapsed_s)
+        hub.update_scalar(_NAMES[mode][1], elapsed_s)
         left: Any
         if mode == "train":
             self.time_sec_tot += elapsed_s

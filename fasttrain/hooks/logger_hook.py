@@ -111,6 +111,8 @@ class LoggerHook(Hook):
             self.file_backend = self.file_client = place_of(
                 out_dir, backend_args or file_client_args
             )
+        self._loader: Any = None  # the dataloader that `_length` was asked of, once an epoch
+        self._length = 0
         self._under_way: PendingFlush | None = None
         self._guarded: weakref.ref | None = None  # the hub whose lines are written at exit
         self._warned: set[str] = set()
@@ -137,7 +139,10 @@ class LoggerHook(Hook):
         if self._under_way is not None and self._under_way.ready():
             self._finish()
         done = batch_idx + 1
-        last = done == len(runner.train_dataloader)
+        loader = runner.train_dataloader
+        if loader is not self._loader or batch_idx == 0:
+            self._loader, self._length = loader, len(loader)
+        last = done == self._length
         if last or (runner.iter + 1) % self.interval_exp_name == 0:
             self._finish()
             runner.logger.info(f"Exp name: {runner.experiment_name}")

@@ -60,11 +60,9 @@ class _Buffers(OrderedDict[str, HistoryBuffer]):
     def __reduce__(self) -> Any:  # copies and pickles are plain: they belong to no store
         return OrderedDict, (list(self.items()),)
 
-    def catch_up(self) -> None:
-        """Show the series that the store made since the last time."""
-        for name in list(self._store):
-            if name not in self:
-                super().__setitem__(name, HistoryBuffer.over(self._store.series(name)))
+    def show(self, name: str) -> None:
+        """Show a series that the store made."""
+        super().__setitem__(name, HistoryBuffer.over(self._store.series(name)))
 
 
 class MessageHub(ManagerMixin):
@@ -107,10 +105,13 @@ class MessageHub(ManagerMixin):
                 "Key in `resumed_keys` must contained in `log_scalars` or `runtime_info`, "
                 f"but got {key}"
             )
-        self._store = ScalarStore(reader=reader)
+        self._store = ScalarStore(reader=reader, on_new=self._show)
         self._buffers = _Buffers(self._store, scalars)
-        # (prefix, resumed) -> short names whose resumed flag was checked: the hot path's pass.
-        self._checked: dict[tuple[str, bool], set[str]] = {}
+        # prefix -> short names that are known to be resumed: the hot path's pass.
+        self._checked: dict[str, set[str]] = {}
+
+    def _show(self, name: str) -> None:
+        self._buffers.show(name)
 
     @classmethod
     def get_current_instance(cls) -> MessageHub:
@@ -145,13 +146,12 @@ class MessageHub(ManagerMixin):
         """
         if self._resumed_keys.get(key) is not resumed:
             self._set_resumed_keys(key, resumed)
-        weight = count if isinstance(count, float | int) else _read_count(count)
+        if type(count) is not int:
+            count = _read_count(count)
         try:
-            self._store.put(key, value, weight)
+            self._store.put(key, value, count)
         except (TypeError, ValueError) as e:
             raise AssertionError(f"{key}: {e}") from e
-        if len(self._buffers) != len(self._store):
-            self._buffers.catch_up()
 
     def update_scalars(self, log_dict: dict[str, Any], resumed: bool = True) -> None:
         """Append many scalars; a value may be a dict of `value` and `count`.
@@ -164,15 +164,13 @@ class MessageHub(ManagerMixin):
     def update_prefixed(self, prefix: str, log_dict: dict[str, Any], resumed: bool = True) -> None:
         """As `update_scalars`, under the names `prefix + key`; the cheapest way per iteration."""
         assert isinstance(log_dict, dict), f"`log_dict` must be a dict!, but got {type(log_dict)}"
-        checked = self._checked.get((prefix, resumed))
-        if checked is None or not log_dict.keys() <= checked:
+        checked = self._checked.get(prefix)
+        if checked is None or resumed is not True or not log_dict.keys() <= checked:
             self._check_names(prefix, log_dict, resumed)
         try:
             self._store.put_many(log_dict, prefix)
         except (TypeError, ValueError) as e:
             raise AssertionError(str(e)) from e
-        if len(self._buffers) != len(self._store):
-            self._buffers.catch_up()
 
     def _check_names(self, prefix: str, log_dict: dict[str, Any], resumed: bool) -> None:
         """Check each name's flag and form before anything is put in."""
@@ -180,8 +178,8 @@ class MessageHub(ManagerMixin):
             if isinstance(value, dict):
                 assert "value" in value, f"value must be defined in {value}, the entry {key!r}"
             self._set_resumed_keys(prefix + key, resumed)
-        plain = {key for key, value in log_dict.items() if not isinstance(value, dict)}
-        self._checked.setdefault((prefix, resumed), set()).update(plain)
+        if resumed:
+            self._checked.setdefault(prefix, set()).update(log_dict)
 
     def _get_valid_value(self, value: Tensor | np.ndarray | np.number | int | float) -> int | float:
         """The single Python number that `value` holds (sync point for a device tensor)."""
