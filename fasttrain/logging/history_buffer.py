@@ -155,12 +155,13 @@ class HistoryBuffer:
         Raises:
             ValueError: the history is empty.
         """
-        if not len(self._series):
+        self._series.flush()
+        ring = self._series.ring
+        if not len(ring):
             raise ValueError(
                 "HistoryBuffer._log_history is an empty array! please call update first"
             )
-        kind = np.int64 if self._series.ring.integral else np.float64
-        return kind(self._series.ring.last())  # type: ignore[return-value]
+        return np.int64(ring.last()) if ring.integral else np.float64(ring.last())  # type: ignore[return-value]
 
     def __getstate__(self) -> dict[str, Any]:
         values, counts = self.data

@@ -55,6 +55,7 @@ class LogProcessor:
         self.num_digits = num_digits
         self.log_with_hierarchy = log_with_hierarchy
         self.mean_pattern = re.compile(mean_pattern)
+        self._smoothed: dict[str, bool] = {}  # name -> whether the pattern finds it
         self._check_custom_cfg()
 
     # --- the two entrances -------------------------------------------------------------------
@@ -140,7 +141,7 @@ class LogProcessor:
         """Learning rates, time left, times, memory and, in training, everything else."""
         digits = self.num_digits
         rates = " ".join(
-            f"{name}: {shown.pop(name):.{digits}e}"
+            f"{name}: {float(shown.pop(name)):.{digits}e}"
             for name in [name for name in shown if name.endswith("lr")]
         )
         line = f"{rates}  "
@@ -149,7 +150,7 @@ class LogProcessor:
             left = datetime.timedelta(seconds=int(info["eta"]))
             line += f"eta: {left}  "
             for name in _TIMES:
-                line += f"{name}: {shown.pop(name):.{digits}f}  "
+                line += f"{name}: {float(shown.pop(name)):.{digits}f}  "
         if "memory" in tag:
             line += f"memory: {tag['memory']}  "
         if mode == "train":
@@ -158,7 +159,8 @@ class LogProcessor:
 
     def _pair(self, name: str, value: Any) -> str:
         if isinstance(value, float):
-            return f"{name}: {value:.{self.num_digits}f}"
+            # float() first: numpy's own formatting takes several times as long.
+            return f"{name}: {float(value):.{self.num_digits}f}"
         if isinstance(value, Tensor | np.ndarray):
             return f"{name}: \n{value}\n"
         return f"{name}: {value}"
@@ -185,10 +187,11 @@ class LogProcessor:
         }
         tag: OrderedDict[str, Any] = OrderedDict()
         kept = prefix if reserve_prefix else ""
-        find = self.mean_pattern.search
+        smoothed = self._smoothed
         for name, buffer in buffers.items():
-            smooth = find(name)
-            tag[kept + name] = buffer.mean(self.window_size) if smooth else buffer.current()
+            if name not in smoothed:
+                smoothed[name] = self.mean_pattern.search(name) is not None
+            tag[kept + name] = buffer.mean(self.window_size) if smoothed[name] else buffer.current()
         for cfg in custom_cfg:
             arguments = dict(cfg)
             source = arguments.pop("data_src")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+import weakref
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,8 @@ class LocalVisBackend(BaseVisBackend):
         self._img_save_dir = img_save_dir
         self._config_save_file = config_save_file
         self._scalar_save_file = scalar_save_file
+        self._files: dict[str, int] = {}  # path -> descriptor
+        weakref.finalize(self, _close, self._files)
 
     def _init_env(self) -> None:
         os.makedirs(self._save_dir, exist_ok=True)
@@ -100,7 +103,7 @@ class LocalVisBackend(BaseVisBackend):
     @force_init_env
     def add_scalar(self, name: str, value: Scalar, step: int = 0, **kwargs: Any) -> None:
         """Write one scalar and its step."""
-        self._dump({name: value, "step": step}, self._scalar_save_file, "json")
+        self._append(_json_line({name: value, "step": step}), self._scalar_save_file)
 
     @force_init_env
     def add_scalars(
@@ -108,7 +111,7 @@ class LocalVisBackend(BaseVisBackend):
     ) -> None:
         """Write scalars and their step into the scalar file, and into `file_path` as well."""
         assert isinstance(scalar_dict, dict), f"scalars must be a dict, got {type(scalar_dict)}"
-        line = {**scalar_dict, "step": scalar_dict.get("step", step)}
+        line = _json_line({**scalar_dict, "step": scalar_dict.get("step", step)})
         if file_path is not None:
             assert file_path.split(".")[-1] == "json", (
                 f"file_path must end with .json, got {file_path}"
@@ -118,15 +121,33 @@ class LocalVisBackend(BaseVisBackend):
                 "``file_path`` and ``scalar_save_file`` have the same name, "
                 "please set ``file_path`` to another value"
             )
-            self._dump(line, path, "json")
-        self._dump(line, self._scalar_save_file, "json")
+            self._append(line, path)
+        self._append(line, self._scalar_save_file)
 
     def _dump(self, value_dict: dict, file_path: str, file_format: str) -> None:
-        """Append one line."""
+        """Append scalars as one line."""
         assert file_format == "json", f"only json is written, got {file_format}"
-        text = json.dumps(value_dict, default=_plain)
-        with open(file_path, "a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        self._append(_json_line(value_dict), file_path)
+
+    def _append(self, line: bytes, path: str) -> None:
+        """Append a line to a file that stays open; it is on disk for readers at once."""
+        file = self._files.get(path)
+        if file is None:
+            file = self._files[path] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.write(file, line)
+
+    def close(self) -> None:
+        """Close the files; writing on opens them again."""
+        _close(self._files)
+
+
+def _close(files: dict[str, int]) -> None:
+    while files:
+        os.close(files.popitem()[1])
+
+
+def _json_line(scalars: dict) -> bytes:
+    return (json.dumps(scalars, default=_plain) + "\n").encode()
 
 
 def _plain(value: Any) -> Any:
