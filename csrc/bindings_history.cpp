@@ -174,10 +174,42 @@ PyObject *ring_sums(PyObject *self, PyObject *argument) {
     return Py_BuildValue("(dd)", sums.values, sums.counts);
 }
 
+bool require_values(PyObject *self) {
+    if (ring_of(self).size() != 0)
+        return true;
+    PyErr_SetString(PyExc_ValueError, "the series is empty");
+    return false;
+}
+
 PyObject *ring_last(PyObject *self, PyObject *) {
-    if (ring_of(self).size() == 0)
-        return PyErr_Format(PyExc_ValueError, "the series is empty");
-    return PyFloat_FromDouble(ring_of(self).last());
+    return require_values(self) ? PyFloat_FromDouble(ring_of(self).last()) : nullptr;
+}
+
+PyObject *ring_median(PyObject *self, PyObject *argument) {
+    const Py_ssize_t size = window_size(self, argument);
+    if (size < 0 || !require_values(self))
+        return nullptr;
+    if (size == 0)
+        return PyErr_Format(PyExc_ValueError, "the window is empty");
+    try {
+        return PyFloat_FromDouble(ring_of(self).median(static_cast<std::size_t>(size)));
+    } catch (const std::bad_alloc &) {
+        return PyErr_NoMemory();
+    }
+}
+
+PyObject *ring_recent(PyObject *self, PyObject *argument) {
+    const double span = PyFloat_AsDouble(argument);
+    if (PyErr_Occurred() != nullptr || !require_values(self))
+        return nullptr;
+    const Ring &ring = ring_of(self);
+    const std::size_t n = ring.num_recent(span);
+    try {
+        return Py_BuildValue("(dddn)", ring.last(), ring.last_count(), ring.median(n),
+                             static_cast<Py_ssize_t>(n));
+    } catch (const std::bad_alloc &) {
+        return PyErr_NoMemory();
+    }
 }
 
 PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *) {
@@ -245,6 +277,10 @@ PyMethodDef ring_methods[] = {
     {"window", ring_window, METH_O, "window(size): bytes of the last values and counts, float64."},
     {"sums", ring_sums, METH_O, "sums(size): sums of the last values and of their counts."},
     {"last", ring_last, METH_NOARGS, "The newest value."},
+    {"median", ring_median, METH_O, "median(size): median of the last values; NaN with a NaN."},
+    {"recent", ring_recent, METH_O,
+     "recent(span): newest value and count, and median and number of the last values whose counts "
+     "lie above the newest count less span."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -2,6 +2,7 @@
 #include "history.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <new>
 #include <stdexcept>
@@ -121,9 +122,25 @@ Ring::Sums Ring::sums(std::size_t n) const {
     return {pairwise_sum(values.data(), n), pairwise_sum(counts.data(), n)};
 }
 
-double Ring::last() const {
-    const std::size_t newest = head_ == 0 ? size_ - 1 : head_ - 1;
-    return values_[newest];
+double Ring::median(std::size_t n) const {
+    std::vector<double> values(n);
+    copy_last(n, values.data(), nullptr);
+    for (double value : values)
+        if (std::isnan(value))
+            return value;
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(n / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    if (n % 2 == 1)
+        return *middle;
+    return (*std::max_element(values.begin(), middle) + *middle) / 2;
+}
+
+std::size_t Ring::num_recent(double span) const {
+    const double bound = last_count() - span;
+    std::size_t n = 1;
+    while (n < size_ && counts_[index(n)] > bound)
+        ++n;
+    return n;
 }
 
 } // namespace fasttrain

@@ -40,7 +40,12 @@ class Ring {
     void copy_last(std::size_t n, double *values, double *counts) const;
     // Sums of the last n <= size() values and counts, pairwise.
     Sums sums(std::size_t n) const;
-    double last() const; // size() must not be 0
+    double last() const { return values_[index(0)]; }       // size() must not be 0
+    double last_count() const { return counts_[index(0)]; } // size() must not be 0
+    // Median of the last n values, 1 <= n <= size(); NaN when one of them is.
+    double median(std::size_t n) const;
+    // How many of the last values have a count above the last one's less `span`; size() not 0.
+    std::size_t num_recent(double span) const;
 
     std::size_t size() const { return size_; }
     std::size_t max_length() const { return max_length_; }
@@ -54,6 +59,11 @@ class Ring {
     using Block = std::unique_ptr<double[], Free>;
 
     void grow(std::size_t needed);
+    // Index of the pair that lies `age` pairs before the newest one.
+    std::size_t index(std::size_t age) const {
+        const std::size_t newest = head_ == 0 ? size_ - 1 : head_ - 1;
+        return age <= newest ? newest - age : newest + size_ - age;
+    }
 
     std::size_t max_length_;
     std::size_t capacity_ = 0;

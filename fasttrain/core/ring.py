@@ -28,6 +28,8 @@ class Ring(Protocol):
     def window(self, size: int, /) -> tuple[Any, Any]: ...
     def sums(self, size: int, /) -> tuple[float, float]: ...
     def last(self) -> float: ...
+    def median(self, size: int, /) -> float: ...
+    def recent(self, span: float, /) -> tuple[float, float, float, int]: ...
 
 
 def _number(name: str, value: Any) -> float:
@@ -86,11 +88,11 @@ class ArrayRing:
             setattr(self, name, kept[-self.max_length :])
         self._head, self.total = 0, total
 
-    def _last(self, stored: array[float], size: int) -> bytes:
+    def _last(self, stored: array[float], size: int) -> bytearray:
         joined = stored[self._head :] + stored[: self._head]
-        return joined[len(joined) - size :].tobytes()
+        return bytearray(joined[len(joined) - size :].tobytes())
 
-    def window(self, size: int, /) -> tuple[bytes, bytes]:
+    def window(self, size: int, /) -> tuple[bytearray, bytearray]:
         """The bytes of the last values and counts, float64, oldest first."""
         if size < 0:
             raise ValueError(f"size must be >= 0, got {size}")
@@ -107,6 +109,26 @@ class ArrayRing:
         if not self._values:
             raise ValueError("the series is empty")
         return self._values[self._head - 1]
+
+    def median(self, size: int, /) -> float:
+        """The median of the last values; NaN when one of them is."""
+        last = self.last()
+        values = np.frombuffer(self.window(size)[0])
+        if not len(values):
+            raise ValueError("the window is empty")
+        return last if len(values) == 1 else float(np.median(values))
+
+    def recent(self, span: float, /) -> tuple[float, float, float, int]:
+        """Of the last values whose counts lie above the newest count less `span`.
+
+        Returns:
+            the newest value and its count, the median, and how many they are.
+        """
+        last, size, n = self.last(), len(self), 1
+        newest = self._counts[self._head - 1]
+        while n < size and self._counts[self._head - 1 - n] > newest - span:
+            n += 1
+        return last, newest, self.median(n), n
 
 
 def _put_scalars(

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,35 @@ def test_random_use_equals_a_list(kind: str) -> None:
             assert shown(ring, size) == ([v for v, _ in kept], [c for _, c in kept])
             array = np.array([v for v, _ in kept])
             assert ring.sums(size)[0] == array.sum()
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 64, 150])
+def test_medians_equal_numpys(kind: str, length: int) -> None:
+    rng = np.random.default_rng(length)
+    ring, numbers = make_ring(64), rng.standard_normal(length)
+    for step, number in enumerate(numbers.tolist()):
+        ring.append(number, step // 2)  # two pairs per count
+    kept = numbers[-64:]
+    for size in (1, 2, 3, 20, 64, 1000):
+        assert ring.median(size) == pytest.approx(np.median(kept[-size:]), abs=1e-15)
+    newest = (length - 1) // 2
+    for span in (1, 3, 1000):
+        inside = [n for i, n in enumerate(numbers) if i // 2 > newest - span][-64:]
+        value, count, median, num = ring.recent(span)
+        assert (value, count, num) == (numbers[-1], newest, len(inside))
+        assert median == pytest.approx(np.median(inside), abs=1e-15)
+
+
+def test_the_median_of_a_nan_or_of_nothing(kind: str) -> None:
+    ring = make_ring(4)
+    for method in (ring.median, ring.recent):
+        with pytest.raises(ValueError, match="the series is empty"):
+            method(3)
+    for number in (1.0, math.nan, 3.0):
+        ring.append(number)
+    assert math.isnan(ring.median(3)) and ring.median(1) == 3.0
+    with pytest.raises(ValueError, match="the window is empty"):
+        ring.median(0)
 
 
 def test_growth_shows_no_garbage(kind: str) -> None:
