@@ -55,7 +55,7 @@ class HistoryBuffer:
 
     def median(self, window_size: int) -> float:
         """The median of the last `window_size` values."""
-        return median_of(self._series.window(window_size)[0])
+        return self._series.median(window_size)
 
     def avg(self, window_size: int) -> float:
         """The mean of the last `window_size` values."""
@@ -75,31 +75,11 @@ class HistoryBuffer:
         values, iterations = self._series.window()
         return [(v, int(i)) for v, i in zip(values.tolist(), iterations.tolist(), strict=True)]
 
-    def newest(self) -> tuple[float, int]:
-        """The newest value and its iteration."""
-        values, iterations = self._series.window(1)
-        return float(values[0]), int(iterations[0])
-
-    def of_last_iterations(self, num_iters: int) -> np.ndarray:
-        """The values of the last `num_iters` iterations up to the newest value's."""
-        size = num_iters + 1  # one value per iteration, and one that shows where they begin
-        while True:
-            values, iterations = self._series.window(size)
-            inside = iterations > iterations[-1] - num_iters
-            if not inside[0] or len(values) < size:
-                return values[len(values) - int(inside.sum()) :]
-            size *= 4
-
-
-def median_of(values: np.ndarray) -> float:
-    """The median; for the short windows of writers a sort beats numpy's set-up."""
-    if len(values) > 100:
-        return float(np.median(values))
-    ordered = sorted(values.tolist())
-    middle = len(ordered) // 2
-    if len(ordered) % 2:
-        return float(ordered[middle])
-    return float((ordered[middle - 1] + ordered[middle]) / 2)
+    def recent(self, num_iters: int) -> tuple[float, int, float, int]:
+        """The newest value, its iteration, and of the last `num_iters` iterations up to that one
+        the median and the number of the values."""
+        value, iteration, median, num_values = self._series.recent(num_iters)
+        return value, int(iteration), median, num_values
 
 
 class EventStorage:
@@ -110,11 +90,15 @@ class EventStorage:
     Args:
         start_iter: the first iteration.
         reader: see ScalarStore; for tests and other devices.
+
+    Attributes:
+        defers: tells whether a tensor is left on its device until a flush.
     """
 
     def __init__(self, start_iter: int = 0, *, reader: Reader | None = None) -> None:
         self._iter = start_iter
         self._store = ScalarStore(reader=reader)
+        self.defers = self._store.defers
         self._histories: dict[str, HistoryBuffer] = {}
         self._smoothing_hints: dict[str, bool] = {}
         self._prefix = ""
@@ -132,10 +116,6 @@ class EventStorage:
     def prefix(self) -> str:
         """What the open name scopes put before every name."""
         return self._prefix
-
-    def defers(self, value: Tensor) -> bool:
-        """Whether a tensor is left on its device until a flush."""
-        return self._store.defers(value)
 
     def put_scalar(
         self,
@@ -225,20 +205,22 @@ class EventStorage:
 
     def latest(self) -> dict[str, tuple[float, int]]:
         """Name -> (newest value, its iteration); a sync point when scalars wait on a device."""
-        return {name: history.newest() for name, history in self._histories.items() if len(history)}
+        return {
+            name: history.recent(1)[:2] for name, history in self._histories.items() if len(history)
+        }
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
         """As `latest`, but the median over the last iterations where smoothing was hinted."""
-        smoothed = self.latest()
-        for name, (_, iteration) in smoothed.items():
-            if self._smoothing_hints[name]:
-                recent = self._histories[name].of_last_iterations(window_size)
-                smoothed[name] = (median_of(recent), iteration)
+        smoothed: dict[str, tuple[float, int]] = {}
+        for name, history in self._histories.items():
+            if len(history):
+                value, iteration, median, _ = history.recent(window_size)
+                smoothed[name] = (median if self._smoothing_hints[name] else value, iteration)
         return smoothed
 
     def count_samples(self, name: str, window_size: int = 20) -> int:
         """How many values of `name` fall into the `window_size` iterations up to its newest."""
-        return len(self.history(name).of_last_iterations(window_size))
+        return self.history(name).recent(window_size)[3]
 
     def smoothing_hints(self) -> dict[str, bool]:
         """Name -> whether it wants smoothing."""

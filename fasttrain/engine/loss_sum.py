@@ -31,7 +31,13 @@ def trained_on(losses: Mapping[str, Any]) -> list[Any]:
     return [value for name, value in losses.items() if name not in metrics]
 
 
-def total_loss(losses: Any) -> tuple[Tensor, dict[str, Any]]:
+class LossDict(dict[str, Any]):
+    """Losses by name, and all of them once more as one tensor [K], where they were summed so."""
+
+    stacked: Tensor | None = None
+
+
+def total_loss(losses: Any) -> tuple[Tensor, LossDict]:
     """The sum to backpropagate, and the losses by name; names with `acc` are only measured.
 
     Raises:
@@ -44,22 +50,26 @@ def total_loss(losses: Any) -> tuple[Tensor, dict[str, Any]]:
         raise TypeError(
             f"the model must return a loss tensor or a dict of them, got {type(losses).__name__}"
         )
-    parts = trained_on(losses)
+    found = LossDict(losses)
+    parts = trained_on(found)
     if not parts:
         raise ValueError(
             f"no loss to backpropagate among {sorted(losses)}: names with 'acc' are metrics"
         )
-    return _sum(losses, parts), dict(losses)
+    if len(parts) <= ADD_UP_TO:
+        return _sum_one_by_one(found, parts), found
+    try:
+        stacked = torch.stack(parts)
+    except (TypeError, RuntimeError):
+        return _sum_one_by_one(found, parts), found
+    if stacked.dim() != 1:
+        return _sum_one_by_one(found, parts), found
+    if len(parts) == len(found):
+        found.stacked = stacked
+    return stacked.sum(), found
 
 
-def _sum(losses: Mapping[str, Any], parts: list[Any]) -> Tensor:
-    if len(parts) > ADD_UP_TO:
-        try:
-            stacked = torch.stack(parts)
-        except (TypeError, RuntimeError):
-            stacked = None  # looked at one by one below
-        if stacked is not None and stacked.dim() == 1:
-            return stacked.sum()
+def _sum_one_by_one(losses: Mapping[str, Any], parts: list[Any]) -> Tensor:
     for name, value in losses.items():
         if is_metric(name):
             continue

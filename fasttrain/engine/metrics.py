@@ -12,7 +12,7 @@ from torch import Tensor
 from fasttrain.core import dist
 from fasttrain.core.pending import PendingFlush
 from fasttrain.engine.events import EventStorage
-from fasttrain.engine.loss_sum import trained_on
+from fasttrain.engine.loss_sum import LossDict, trained_on
 
 TOTAL = "total_loss"
 
@@ -115,23 +115,33 @@ class AsyncMetrics:
 
 def _with_total(storage: EventStorage, losses: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The losses under their full names, and their total; as numbers where reading is free."""
+    stacked = losses.stacked if isinstance(losses, LossDict) else None
+    if stacked is not None and not storage.defers(stacked):
+        numbers = stacked.tolist()
+        return _named(dict(zip(losses, numbers, strict=True)), sum(numbers), prefix)
     parts = trained_on(losses)
     if not any(isinstance(part, Tensor) and storage.defers(part) for part in parts[:1]):
-        losses = {
+        values = {
             name: value.item() if isinstance(value, Tensor) else value
             for name, value in losses.items()
         }
-        total: Any = sum(trained_on(losses))
-    elif len(parts) == 1:
-        total = parts[0]
-    else:
-        with torch.no_grad():
-            total = torch.stack([part.float().reshape(()) for part in parts]).sum()
-    entries: dict[str, Any] = {}
-    if len(losses) > 1:
-        entries = {prefix + name: value for name, value in losses.items()} if prefix else {**losses}
-    entries[prefix + TOTAL] = total
-    return entries
+        return _named(values, sum(trained_on(values)), prefix)
+    if len(parts) == 1:
+        return _named(dict(losses), parts[0], prefix)
+    with torch.no_grad():
+        if stacked is None:
+            stacked = torch.stack([part.float().reshape(()) for part in parts])
+        return _named(dict(losses), stacked.sum(), prefix)
+
+
+def _named(losses: dict[str, Any], total: Any, prefix: str) -> dict[str, Any]:
+    """Total and losses with `prefix` before their names; a single loss is the total."""
+    if len(losses) < 2:
+        losses = {}
+    elif prefix:
+        losses = {prefix + name: value for name, value in losses.items()}
+    losses[prefix + TOTAL] = total
+    return losses
 
 
 def _raise_if_total_is_nonfinite(storage: EventStorage) -> None:

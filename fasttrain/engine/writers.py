@@ -8,13 +8,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fasttrain.engine.events import EventStorage, get_event_storage
+from fasttrain.engine.events import EventStorage, HistoryBuffer, get_event_storage
 
 
 class EventWriter:
@@ -32,9 +32,10 @@ class JSONWriter(EventWriter):
 
     Each write hands its lines to the operating system, so that they outlive this process, whatever
     ends it, and readers see them at once. Only a machine that goes down could still lose them; for
-    that the file is synchronised to the disk, which takes milliseconds, at most once per
-    `sync_interval_s` and when it is closed, not at each write: a metrics log is no checkpoint, and
-    its newest second is worth less than a stop of the training at every write.
+    that the file is synchronised to the disk, which takes milliseconds (tens of them on a busy
+    one), at most once per `sync_interval_s` and when it is closed, not at each write: a metrics log
+    is no checkpoint, and its newest seconds are worth less than a stop of the training at every
+    write.
 
     The file is opened at the first write.
 
@@ -45,7 +46,7 @@ class JSONWriter(EventWriter):
     """
 
     def __init__(
-        self, json_file: str | Path, window_size: int = 20, *, sync_interval_s: float = 1.0
+        self, json_file: str | Path, window_size: int = 20, *, sync_interval_s: float = 5.0
     ) -> None:
         self._path = Path(json_file)
         self._open_file: Any = None
@@ -53,6 +54,7 @@ class JSONWriter(EventWriter):
         self._last_write = -1
         self._sync_interval_s = sync_interval_s
         self._last_sync = time.monotonic()
+        self._encode = json.JSONEncoder(sort_keys=True).encode
 
     @property
     def _file_handle(self) -> Any:
@@ -67,7 +69,7 @@ class JSONWriter(EventWriter):
             by_iteration.setdefault(iteration, {"iteration": iteration})[name] = value
         if not by_iteration:
             return
-        lines = [json.dumps(by_iteration[i], sort_keys=True) for i in sorted(by_iteration)]
+        lines = [self._encode(by_iteration[i]) for i in sorted(by_iteration)]
         self._file_handle.write("\n".join(lines) + "\n")
         self._file_handle.flush()
         self._last_write = max(by_iteration)
@@ -161,6 +163,8 @@ class CommonMetricPrinter(EventWriter):
         self._max_iter = max_iter
         self._window_size = window_size
         self._last_write: tuple[int, float] | None = None
+        self._num_looked_at = 0
+        self._losses: list[str] = []
 
     def _eta(self, storage: EventStorage) -> str | None:
         if self._max_iter is None:
@@ -187,31 +191,34 @@ class CommonMetricPrinter(EventWriter):
         """The line that `write` logs."""
         histories = storage.histories()
 
-        def shown(name: str, form: str, global_mean: bool = False) -> str | None:
-            if name not in histories or not len(histories[name]):
-                return None
-            history = histories[name]
-            value = history.global_avg() if global_mean else history.avg(self._window_size)
-            return f"{name}: {value:{form}}"
+        def shown(name: str, form: str, read: Callable[[HistoryBuffer], float]) -> str | None:
+            history = histories.get(name)
+            return f"{name}: {read(history):{form}}" if history else None
 
-        words = ("loss", "cider", "rewardcriterion")
-        losses = [
-            f"{name}: {history.median(self._window_size):.4g}"
-            for name, history in histories.items()
-            if len(history) and any(word in name.lower() for word in words)
-        ]
+        losses = "  ".join(
+            f"{name}: {histories[name].median(self._window_size):.4g}"
+            for name in self._losses_among(histories)
+            if histories[name]
+        )
         eta = self._eta(storage)
-        rate = histories["lr"].latest() if "lr" in histories else None
         memory = None
         if torch.cuda.is_available():
             memory = f"max_mem: {torch.cuda.max_memory_allocated() / 1024**2:.0f}M"
         parts = [
             f"eta: {eta}" if eta else None,
             f"iter: {storage.iter}",
-            "  ".join(losses) or None,
-            shown("time", ".4f", global_mean=True),
-            shown("data_time", ".4f"),
-            "lr: N/A" if rate is None else f"lr: {rate:.5g}",
+            losses,
+            shown("time", ".4f", HistoryBuffer.global_avg),
+            shown("data_time", ".4f", lambda history: history.avg(self._window_size)),
+            shown("lr", ".5g", HistoryBuffer.latest) or "lr: N/A",
             memory,
         ]
         return " " + "  ".join(part for part in parts if part)
+
+    def _losses_among(self, histories: Mapping[str, HistoryBuffer]) -> list[str]:
+        """The names that stand for losses and rewards, in any case; looked for once per name."""
+        if len(histories) != self._num_looked_at:
+            words = ("loss", "cider", "rewardcriterion")
+            self._num_looked_at = len(histories)
+            self._losses = [name for name in histories if any(w in name.lower() for w in words)]
+        return self._losses
