@@ -12,9 +12,11 @@ from torch import Tensor
 
 from fasttrain.cli.errors import UsageError, user_input
 from fasttrain.core import checkpoint
+from fasttrain.runner.checkpoint import read_checkpoint
 
 WEIGHTS = ("state_dict", "model")  # where checkpoints of this and other projects keep them
-AVERAGED = "ema_state_dict"
+# A run with an EMA saves its averaged weights as the weights, and the trained ones here.
+TRAINED = "ema_state_dict"
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -31,7 +33,11 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     export.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     export.add_argument("out", type=Path, metavar="OUT", help="a .safetensors, .pth or .pt file")
-    export.add_argument("--ema", action="store_true", help="take the averaged weights")
+    export.add_argument(
+        "--trained",
+        action="store_true",
+        help="of a run with an EMA: the trained weights instead of the averaged ones",
+    )
     export.set_defaults(run=run_export)
 
 
@@ -67,10 +73,10 @@ def run_export(options: argparse.Namespace) -> int:
     """Write the weights of a checkpoint as bare weights."""
     with user_input(f"cannot read {options.checkpoint}"):
         try:
-            content = checkpoint.load(options.checkpoint)
+            content = read_checkpoint(options.checkpoint, "cpu")
         except pickle.UnpicklingError as error:
             raise UsageError(f"{options.checkpoint} is not safe to open: {error}") from error
-    weights = find_weights(content, averaged=options.ema)
+    weights = find_weights(content, trained=options.trained)
     out: Path = options.out
     with user_input(f"cannot write {out}"):
         if out.suffix == ".safetensors":
@@ -84,27 +90,27 @@ def run_export(options: argparse.Namespace) -> int:
     return 0
 
 
-def find_weights(content: Any, *, averaged: bool = False) -> dict[str, Tensor]:
+def find_weights(content: Any, *, trained: bool = False) -> dict[str, Tensor]:
     """The weights inside a loaded checkpoint, names without a wrapper's `module.`.
 
     Raises:
-        UsageError: the checkpoint holds no (averaged) weights.
+        UsageError: the checkpoint holds no weights, or no trained ones beside averaged ones.
     """
-    keys = (AVERAGED,) if averaged else WEIGHTS
+    keys = (TRAINED,) if trained else WEIGHTS
     if not isinstance(content, Mapping):
         raise UsageError(f"expected a checkpoint that is a dict, got {type(content).__name__}")
     found: Any = next((content[key] for key in keys if key in content), None)
-    if found is None and not averaged:
+    if found is None and not trained:
         found = content  # a file of bare weights
     weights = {
         str(name).removeprefix("module."): value.detach()
         for name, value in (found or {}).items()
         if isinstance(value, Tensor)
     }
-    if averaged:
+    if trained:
         weights.pop("steps", None)  # the counter of the averaged model
     if not weights:
-        wanted = f"'{AVERAGED}'" if averaged else " or ".join(map(repr, WEIGHTS))
+        wanted = f"'{TRAINED}'" if trained else " or ".join(map(repr, WEIGHTS))
         raise UsageError(
             f"the checkpoint holds no weights: looked for {wanted}, found the keys "
             f"{sorted(map(str, content))}"

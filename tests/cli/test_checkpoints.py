@@ -79,7 +79,7 @@ def test_export(saved: Path, name: str, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_export_of_averaged_and_of_bare_weights(saved: Path) -> None:
     out = saved.with_name("out.pth")
-    assert main(["export", str(saved), str(out), "--ema"]) == 0
+    assert main(["export", str(saved), str(out), "--trained"]) == 0
     assert torch.load(out).keys() == {"linear.bias"}
     checkpoint.save(BARE, saved)
     assert main(["export", str(saved), str(out)]) == 0
@@ -90,7 +90,7 @@ def test_export_of_averaged_and_of_bare_weights(saved: Path) -> None:
     ("state", "arguments", "text"),
     [
         ({"meta": {}}, ["out.pth"], "looked for 'state_dict' or 'model', found the keys ['meta']"),
-        (BARE, ["out.pth", "--ema"], "looked for 'ema_state_dict'"),
+        (BARE, ["out.pth", "--trained"], "looked for 'ema_state_dict'"),
         ([1, 2], ["out.pth"], "expected a checkpoint that is a dict, got list"),
         (BARE, ["out.zip"], "expected a .safetensors, .pth or .pt file, got 'out.zip'"),
     ],
