@@ -62,7 +62,7 @@ class EMAHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Make the averaged copy of the runner's model."""
         model = runner.model
-        self.src_model = model.module if is_model_wrapper(model) else model
+        self.src_model: torch.nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
         self.ema_model = MODELS.build(self.ema_cfg, default_args=dict(model=self.src_model))
 
     def before_train(self, runner: Runner) -> None:

@@ -18,6 +18,7 @@ from fasttrain.core.checkpoint.restricted import CheckpointError
 from fasttrain.core.checkpoint.snapshot import HostBuffer, snapshot
 
 _logger = logging.getLogger("fasttrain.checkpoint")
+NOTABLE_WAIT_S = 1.0
 _NICENESS = 5  # the writing thread gives way to training
 
 
@@ -163,10 +164,12 @@ class Writer:
                     return False
                 start = time.perf_counter()
                 self._changed.wait_for(lambda: self._in_flight < self.max_in_flight)
-                _logger.info(
+                waited_s = time.perf_counter() - start
+                _logger.log(
+                    logging.INFO if waited_s >= NOTABLE_WAIT_S else logging.DEBUG,
                     "checkpoint %s waited %.3f s for an earlier save to finish",
                     name,
-                    time.perf_counter() - start,
+                    waited_s,
                 )
             self._in_flight += 1
         return True

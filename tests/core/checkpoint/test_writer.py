@@ -90,7 +90,8 @@ def test_on_saved_comes_after_the_file_and_in_order(tmp_path, writer):
     assert seen == [(f"{step}.pth", True) for step in range(4)]
 
 
-def test_a_further_save_waits(tmp_path, caplog):
+def test_a_further_save_waits(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("fasttrain.core.checkpoint.writer.NOTABLE_WAIT_S", 0.01)
     writer, gate = Writer(max_in_flight=1), Gate()
     writer.submit({"n": 1}, tmp_path / "a.pth", on_saved=gate)
     assert gate.reached.wait(30)
