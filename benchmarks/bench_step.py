@@ -259,10 +259,11 @@ def report_row(report: Report, row: Row, rounds: int) -> None:
     )
     rival = max((ratio(times, name, "ours") for name in times if name != "ours"), key=_median)
     best = min((ratio(times, name, "ours") for name in times if name != "ours"), key=_median)
+    ours_rate = moved / Spread.of(times["ours"]).median / 1e9
+    stream_rate = 8.0 * buffer.numel() / Spread.of(stream).median / 1e9
     report.text(
-        f"{num_params / 1e6:.2f} million parameters, {row.bytes_per_param:g} bytes each: ours moves "
-        f"{moved / Spread.of(times['ours']).median / 1e9:.1f} GB/s, {share} of a read-modify-write "
-        f"stream's {8.0 * buffer.numel() / Spread.of(stream).median / 1e9:.1f} GB/s. "
+        f"{num_params / 1e6:.2f} million parameters, {row.bytes_per_param:g} bytes each: ours "
+        f"moves {ours_rate:.1f} GB/s, {share} of a read-modify-write stream's {stream_rate:.1f}. "
         f"Over torch's best: {best}; over its slowest: {rival}."
     )
 
