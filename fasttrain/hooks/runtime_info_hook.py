@@ -93,7 +93,8 @@ class RuntimeInfoHook(Hook):
             f"{type(rates)} please check your optimizer constructor return an `OptimWrapper` or "
             "`OptimWrapperDict` instance"
         )
-        hub.update_prefixed("train/", {name: rate[0] for name, rate in rates.items()})
+        for name, rate in rates.items():
+            hub.update_scalar(f"train/{name}", rate[0])
 
     def after_train_iter(
         self,

@@ -53,6 +53,8 @@ class MMFormatter(logging.Formatter):
     def __init__(self, color: bool = True, blink: bool = False, **kwargs: Any) -> None:
         assert not (not color and blink), "blink should only be available when color is True"
         super().__init__(**kwargs)
+        self._second = -1  # the last second that a line was formatted in, and how it is shown
+        self._shown_second = ""
         where = {"ERROR": "%(pathname)s - %(funcName)s - %(lineno)d - "}
         where["CRITICAL"] = where["ERROR"]
         self._styles: dict[str, logging.PercentStyle] = {}
@@ -74,6 +76,15 @@ class MMFormatter(logging.Formatter):
         """The line in its level's form."""
         style = self._styles.get(record.levelname)
         return style.format(record) if style else super().formatMessage(record)
+
+    def formatTime(self, record: LogRecord, datefmt: str | None = None) -> str:
+        """The time, converted once a second: lines come in bursts."""
+        if datefmt is None:  # then it shows milliseconds
+            return super().formatTime(record)
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._shown_second = second, super().formatTime(record, datefmt)
+        return self._shown_second
 
     def usesTime(self) -> bool:
         """All forms begin with the time."""

@@ -55,6 +55,7 @@ class LogProcessor:
         self.num_digits = num_digits
         self.log_with_hierarchy = log_with_hierarchy
         self.mean_pattern = re.compile(mean_pattern)
+        self._has_cuda: bool | None = None  # asking is slow; it does not change
         self._smoothed: dict[str, bool] = {}  # name -> whether the pattern finds it
         self._check_custom_cfg()
 
@@ -77,7 +78,9 @@ class LogProcessor:
         if self.by_epoch and mode in ("train", "val"):
             tag["epoch"] = self._get_epoch(runner, mode)
         tag["iter"] = runner.iter + 1 if _has_trained(runner) else 0
-        if torch.cuda.is_available():
+        if self._has_cuda is None:
+            self._has_cuda = torch.cuda.is_available()
+        if self._has_cuda:
             tag["memory"] = self._get_max_memory(runner)
         return tag, self._place(runner, batch_idx, mode) + self._numbers(runner, tag, shown, mode)
 
@@ -147,8 +150,7 @@ class LogProcessor:
         line = f"{rates}  "
         info = runner.message_hub.runtime_info
         if "eta" in info and all(name in shown for name in _TIMES):
-            left = datetime.timedelta(seconds=int(info["eta"]))
-            line += f"eta: {left}  "
+            line += f"eta: {_duration(int(info['eta']))}  "
             for name in _TIMES:
                 line += f"{name}: {float(shown.pop(name)):.{digits}f}  "
         if "memory" in tag:
@@ -276,6 +278,14 @@ class LogProcessor:
     def _get_dataloader_size(self, runner: Runner, mode: str) -> int:
         """The number of batches of a mode's data."""
         return len(self._get_cur_loop(runner, mode=mode).dataloader)
+
+
+def _duration(seconds: int) -> str:
+    """`1:02:03`, and `2 days, 1:02:03` from a day on."""
+    if not 0 <= seconds < 86400:
+        return str(datetime.timedelta(seconds=seconds))
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
 def _has_trained(runner: Runner) -> bool:

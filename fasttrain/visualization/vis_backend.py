@@ -147,7 +147,7 @@ def _close(files: dict[str, int]) -> None:
 
 
 def _json_line(scalars: dict) -> bytes:
-    return (json.dumps(scalars, default=_plain) + "\n").encode()
+    return (_ENCODER.encode(scalars) + "\n").encode()
 
 
 def _plain(value: Any) -> Any:
@@ -155,6 +155,9 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return to_number(value) if is_number(value) else value.tolist()
     raise TypeError(f"{type(value)} cannot be written as JSON: {value!r}")
+
+
+_ENCODER = json.JSONEncoder(default=_plain)
 
 
 @VISBACKENDS.register_module()
