@@ -132,8 +132,20 @@ class Series:
         return self._reduce(np.max, window)
 
     def median(self, window: int | None = None) -> float:
-        """The median of the last values."""
-        return self._reduce(np.median, window)
+        """The median of the last values; NaN when one of them is."""
+        self.flush()
+        return self.ring.median(len(self.ring) if window is None else window)
+
+    def recent(self, span: float) -> tuple[float, float, float, int]:
+        """Of the last values whose counts lie above the newest count less `span`.
+
+        Returns:
+            the newest value and its count, the median, and how many they are.
+        Raises:
+            ValueError: the series is empty.
+        """
+        self.flush()
+        return self.ring.recent(span)
 
     def _reduce(self, function: Callable[[np.ndarray], Any], window: int | None) -> float:
         values, _ = self.window(window)
