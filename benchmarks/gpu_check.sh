@@ -3,17 +3,17 @@
 #
 #   benchmarks/gpu_check.sh              all of it
 #   STAGES="build tests" benchmarks/gpu_check.sh
-#   QUICK=1 benchmarks/gpu_check.sh      short benchmarks
+#   FULL=1 BENCH_LIMIT_S=400 STAGES="build benchmarks" benchmarks/gpu_check.sh    long benchmarks
 #
 # PYTHON (default python3) must have torch with CUDA, scikit-build-core, pybind11 and pytest; nothing
-# is downloaded. Reports and logs go to $OUT (default benchmarks/out).
+# is downloaded. Reports and logs go to $OUT (default benchmarks/out). Every stage has a time limit, all
+# of them together stay under ten minutes; the last thing printed is a table of what came out.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-benchmarks/out}
 STAGES=${STAGES:-build tests train benchmarks}
-QUICK=${QUICK:-}
 export PYTHONUNBUFFERED=1
 mkdir -p "$OUT"
 
@@ -25,16 +25,17 @@ ARCH=${CMAKE_CUDA_ARCHITECTURES:-$("$PYTHON" -c \
     'import torch; print("%d%d" % torch.cuda.get_device_capability())')}
 
 failed=()
-stage() { # stage NAME COMMAND...: run it when asked for, keep its log, remember a failure
-    local name=$1 start=$SECONDS
-    shift
+rows=()
+stage() { # stage NAME LIMIT_S COMMAND...: run it, keep its log, remember how it came out
+    local name=$1 limit_s=$2 start=$SECONDS result=passed
+    shift 2
     echo "[gpu-check] $name"
-    if "$@" 2>&1 | tee "$OUT/$name.log"; then
-        echo "[gpu-check] $name: done in $((SECONDS - start)) s"
-    else
-        echo "[gpu-check] $name: FAILED"
+    if ! timeout "$limit_s" "$@" 2>&1 | tee "$OUT/$name.log"; then
+        result=FAILED
         failed+=("$name")
     fi
+    rows+=("$(printf '| %-16s | %-6s | %6d s | %s' "$name" "$result" $((SECONDS - start)) \
+        "$(grep -E '[0-9]+ (passed|failed)|test accuracy' "$OUT/$name.log" | tail -n 1)")")
 }
 wanted() { [[ " $STAGES " == *" $1 "* ]]; }
 
@@ -45,27 +46,30 @@ if wanted build; then
     # A venv does not see the packages of the venv it was made from.
     "$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' \
         >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/base.pth"
-    stage build "$venv/bin/python" -m pip install --no-index --no-build-isolation --no-deps \
+    stage build 120 "$venv/bin/python" -m pip install --no-index --no-build-isolation --no-deps \
         --config-settings=build-dir=build/gpu --config-settings=cmake.define.FASTTRAIN_CUDA=ON \
         --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES="$ARCH" --editable .
 fi
 run="$venv/bin/python"
 [ -x "$run" ] || run=$PYTHON
 
-stage doctor "$run" -m fasttrain doctor
+stage doctor 30 "$run" -m fasttrain doctor
 if wanted tests; then
-    stage tests "$run" -m pytest -q -m gpu -p no:cacheprovider
+    stage tests 120 "$run" -m pytest -q -m gpu -p no:cacheprovider
 fi
 if wanted train; then
-    stage train "$run" -m fasttrain train examples/digits/digits_cnn.py \
+    stage train 40 "$run" -m fasttrain train examples/digits/digits_cnn.py \
         --work-dir "$OUT/digits_cnn" --test
 fi
 if wanted benchmarks; then
     for script in benchmarks/bench_*.py; do
-        stage "$(basename "$script" .py)" "$run" "$script" --report "$OUT" ${QUICK:+--quick}
+        stage "$(basename "$script" .py)" "${BENCH_LIMIT_S:-45}" "$run" "$script" \
+            --report "$OUT" $([ -n "${FULL:-}" ] || echo --quick)
     done
 fi
 
+printf '\n| stage            | result | time     | summary\n'
+printf '%s\n' "${rows[@]}"
 if [ ${#failed[@]} -ne 0 ]; then
     echo "[gpu-check] FAILED: ${failed[*]}"
     exit 1
