@@ -16,6 +16,8 @@ INSTALL += $(foreach v,FASTTRAIN_CUDA CMAKE_CUDA_ARCHITECTURES,$(if $($(v)),--co
 SOURCES := fasttrain tests examples benchmarks
 CPP_SOURCES := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cu csrc/*.cuh)
 NATIVE_SOURCES := CMakeLists.txt $(CPP_SOURCES)
+# An editable install knows the packages that were there when it was made.
+PACKAGES := $(wildcard fasttrain/*/__init__.py fasttrain/*/*/__init__.py fasttrain/*/*/*/__init__.py)
 
 CONFIG ?= examples/digits/digits_cnn.py
 WORK_DIR ?= work_dirs/$(basename $(notdir $(CONFIG)))
@@ -47,12 +49,12 @@ $(BENCH_VENV)/.environment: constraints.txt
 	@echo "[make] environment of the benchmarks in $(BENCH_VENV)"
 	$(call make_environment,$(BENCH_VENV))
 
-$(VENV)/.built: $(VENV)/.environment pyproject.toml $(NATIVE_SOURCES)
+$(VENV)/.built: $(VENV)/.environment pyproject.toml $(NATIVE_SOURCES) $(PACKAGES)
 	@echo "[make] install and build in $(VENV)"
 	@$(BIN)/python $(PIP) $(INSTALL) --editable ".[examples,test,lint]"
 	@touch $@
 
-$(BENCH_VENV)/.built: $(BENCH_VENV)/.environment pyproject.toml $(NATIVE_SOURCES)
+$(BENCH_VENV)/.built: $(BENCH_VENV)/.environment pyproject.toml $(NATIVE_SOURCES) $(PACKAGES)
 	@echo "[make] install and build in $(BENCH_VENV)"
 	@$(BENCH_BIN)/python $(PIP) $(INSTALL) --config-settings=build-dir=build/bench --editable ".[bench]"
 	@for peer in $(PEERS); do $(BENCH_BIN)/python $(PIP) $$peer \
@@ -107,6 +109,7 @@ sanitize: $(VENV)/.environment ## Run the native code under AddressSanitizer and
 bench: $(BENCH_VENV)/.built ## Run the benchmarks beside their peers (REPORT=1 writes dated reports).
 	@set -e; for script in benchmarks/bench_*.py; do \
 		$(BENCH_BIN)/python $$script $(if $(REPORT),--report) $(if $(QUICK),--quick); done
+	@$(BENCH_BIN)/python -m pytest -q benchmarks
 
 gpu-check: build ## Run everything that needs a GPU; see benchmarks/gpu_check.sh.
 	@PYTHON=$(abspath $(BIN))/python bash benchmarks/gpu_check.sh
