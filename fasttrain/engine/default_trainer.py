@@ -15,7 +15,7 @@ from fasttrain.core.precision import Precision
 from fasttrain.core.update import Updater
 from fasttrain.engine import comm, loaders, losses, lr_schedules, solver
 from fasttrain.engine import data_keys as kfg
-from fasttrain.engine.batches import EndlessBatches
+from fasttrain.engine.batches import endless_batches
 from fasttrain.engine.checkpointer import Checkpointer
 from fasttrain.engine.config import as_config, changed, read
 from fasttrain.engine.defaults import default_writers, setup_logger
@@ -167,7 +167,7 @@ class DefaultTrainer(UpdatingTrainer):
 
     def endless_batches(self, epoch: int = 0) -> Iterator[Any]:
         """The training batches from an epoch's first one on, without end."""
-        return EndlessBatches(self.train_data_loader, epoch)
+        return endless_batches(self.train_data_loader, epoch)
 
     def count_iterations(self) -> int:
         """Iterations of one epoch."""
@@ -216,8 +216,7 @@ class DefaultTrainer(UpdatingTrainer):
 
     def forward(self, data: dict[str, Any]) -> dict[str, Any]:
         """The model's outputs, in the precision of the run."""
-        with self.autocast():
-            outputs: dict[str, Any] = self.model(data)
+        outputs: dict[str, Any] = self.call_model(data)
         return outputs
 
     def compute_losses(self, outputs: dict[str, Any]) -> dict[str, Tensor]:

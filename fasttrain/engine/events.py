@@ -92,11 +92,12 @@ class EventStorage:
         reader: see ScalarStore; for tests and other devices.
 
     Attributes:
+        iter: the running iteration; set it, or call `step`.
         defers: tells whether a tensor is left on its device until a flush.
     """
 
     def __init__(self, start_iter: int = 0, *, reader: Reader | None = None) -> None:
-        self._iter = start_iter
+        self.iter = start_iter
         self._store = ScalarStore(reader=reader)
         self.defers = self._store.defers
         self._histories: dict[str, HistoryBuffer] = {}
@@ -154,7 +155,9 @@ class EventStorage:
         known = self._known.get((self._prefix, smoothing_hint))
         if known is None or not scalars.keys() <= known:
             self._get_to_know(scalars, smoothing_hint)
-        self._store.put_many(scalars, self._prefix, self._iter if cur_iter is None else cur_iter)
+        self._store.put_many(
+            scalars, self._prefix, int(self.iter if cur_iter is None else cur_iter)
+        )
 
     def _get_to_know(self, names: Iterable[str], smoothing_hint: bool) -> None:
         for short_name in names:
@@ -167,7 +170,7 @@ class EventStorage:
 
     def put_image(self, img_name: str, img_tensor: Any) -> None:
         """Keep an image for the writers: [C, H, W], uint8 in 0..255 or float in 0..1, RGB."""
-        self._vis_data.append((img_name, img_tensor, self._iter))
+        self._vis_data.append((img_name, img_tensor, self.iter))
 
     def put_histogram(self, hist_name: str, hist_tensor: Tensor, bins: int = 1000) -> None:
         """Keep a histogram of all elements of a tensor for the writers (sync point)."""
@@ -185,7 +188,7 @@ class EventStorage:
                 "sum_squares": float((values**2).sum()),
                 "bucket_limits": edges[1:].tolist(),
                 "bucket_counts": counts.tolist(),
-                "global_step": self._iter,
+                "global_step": self.iter,
             }
         )
 
@@ -235,18 +238,9 @@ class EventStorage:
         self.iter += 1
 
     @property
-    def iter(self) -> int:
-        """The running iteration."""
-        return self._iter
-
-    @iter.setter
-    def iter(self, value: int) -> None:
-        self._iter = self._store.step = int(value)
-
-    @property
     def iteration(self) -> int:
         """The same as `iter`."""
-        return self._iter
+        return self.iter
 
     @contextmanager
     def name_scope(self, name: str) -> Iterator[None]:

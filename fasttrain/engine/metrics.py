@@ -37,6 +37,7 @@ class AsyncMetrics:
                 raise ValueError(f"{name}_metric_period must be >= 1, got {period}")
         self._gather_period = gather_period
         self._flush_period = flush_period
+        self._several: bool | None = None  # processes; asked for once, at the first write
         self._flush: PendingFlush | None = None
         self._unsent: Tensor | None = None  # 0 while the totals since the last gathering are finite
 
@@ -61,7 +62,9 @@ class AsyncMetrics:
         Raises:
             FloatingPointError: a total of an earlier step (of this one on the CPU) is not finite.
         """
-        if dist.world_size() > 1:
+        if self._several is None:
+            self._several = dist.world_size() > 1
+        if self._several:
             if not is_last and (iteration + 1) % self._gather_period:
                 self._keep_finiteness(losses)
                 return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.optim import Optimizer
 
 from fasttrain.core.precision import Precision
 from fasttrain.core.update import GradClip, Updater
-from fasttrain.engine.batches import EndlessBatches
+from fasttrain.engine.batches import endless_batches
 from fasttrain.engine.events import get_event_storage
 from fasttrain.engine.loss_sum import total_loss
 from fasttrain.engine.metrics import AsyncMetrics
@@ -28,7 +27,7 @@ __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase", "UpdatingTr
 class UpdatingTrainer(TrainerBase):
     """A trainer with a model, an optimizer and losses: from a batch to an update and to metrics.
 
-    A `run_step` is `fetch`, a forward pass within `autocast`, and `learn`.
+    A `run_step` is `fetch`, `call_model` and `learn`.
 
     Attributes:
         updates_per_iter: how often `run_step` calls `learn`.
@@ -60,9 +59,13 @@ class UpdatingTrainer(TrainerBase):
         parameter = next(self.model.parameters(), None)
         return "cpu" if parameter is None else parameter.device.type
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The context of forward passes: the precision of the run."""
-        return self.updater.precision.autocast(self._device_type)
+    def call_model(self, *inputs: Any, **options: Any) -> Any:
+        """What the model returns, in the precision of the run."""
+        precision = self.updater.precision
+        if precision.dtype is None:
+            return self.model(*inputs, **options)
+        with precision.autocast(self._device_type):
+            return self.model(*inputs, **options)
 
     def learn(self, losses: Any, data_time: float | None, prefix: str = "") -> None:
         """Backpropagate the losses, write them, and step when due.
@@ -80,6 +83,9 @@ class UpdatingTrainer(TrainerBase):
         updater.backward(updater.scale(total))
         self.after_backward()
         self._write_metrics(loss_dict, data_time, prefix)
+        if updater.accumulation == 1:
+            self.step()
+            return
         if updater.due:
             self.step()
         self._choose_sync()
@@ -103,7 +109,7 @@ class UpdatingTrainer(TrainerBase):
 
     def _choose_sync(self) -> None:
         """Under DDP, let only the last backward pass before a step reduce the gradients."""
-        if self.updater.accumulation > 1 and isinstance(self.model, DistributedDataParallel):
+        if isinstance(self.model, DistributedDataParallel):
             self.model.require_backward_grad_sync = self.updater.should_sync
 
     def after_train(self) -> None:
@@ -164,12 +170,12 @@ class SimpleTrainer(UpdatingTrainer):
         self.async_write_metrics = async_write_metrics
         self.updater = Updater(optimizer, precision=precision, clip=clip, accumulation=accumulation)
         self.metrics = AsyncMetrics(gather_metric_period)
-        self._data_loader_iter_obj: EndlessBatches | None = None
+        self._data_loader_iter_obj: Iterator[Any] | None = None
 
     @property
     def _data_loader_iter(self) -> Iterator[Any]:
         if self._data_loader_iter_obj is None:
-            self._data_loader_iter_obj = EndlessBatches(self.data_loader)
+            self._data_loader_iter_obj = endless_batches(self.data_loader)
         return self._data_loader_iter_obj
 
     def reset_data_loader(self, data_loader_builder: Callable[[], Iterable[Any]]) -> None:
@@ -184,16 +190,14 @@ class SimpleTrainer(UpdatingTrainer):
         Raises:
             ValueError: the loader yields nothing.
         """
-        return next(self._data_loader_iter)
+        return next(self._data_loader_iter_obj or self._data_loader_iter)
 
     def run_step(self) -> None:
         """One iteration: batch, forward, update, metrics."""
         data, data_time = self.fetch()
         if self.zero_grad_before_forward and self.updater.due:
             self.updater.zero_grad()
-        with self.autocast():
-            losses = self.model(data)
-        self.learn(losses, data_time)
+        self.learn(self.call_model(data), data_time)
 
     def step(self) -> None:
         self.updater.step()

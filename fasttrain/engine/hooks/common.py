@@ -86,7 +86,7 @@ class IterationTimer(HookBase):
         if self._steps > self._warmup_iter:
             elapsed = now - self._step_start
             self._counted_s += elapsed
-            self.trainer.storage.put_scalar("time", elapsed)
+            self.trainer.storage.put_all({"time": elapsed})
         self._warm_end = now
 
     def after_train(self) -> None:
@@ -162,12 +162,13 @@ class LRScheduler(HookBase):
         if self._optimizer is None:
             self._optimizer = self.trainer.optimizer  # type: ignore[attr-defined]
         self._best_group = shown_group(self._optimizer)
+        self._step_scheduler = self.scheduler.step
 
     def after_step(self) -> None:
         assert self._optimizer is not None
         rate = self._optimizer.param_groups[self._best_group]["lr"]
-        self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
-        self.scheduler.step()
+        self.trainer.storage.put_all({"lr": rate}, smoothing_hint=False)
+        self._step_scheduler()
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.scheduler.state_dict())

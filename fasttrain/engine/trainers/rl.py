@@ -38,14 +38,6 @@ class _RewardTrainer(DefaultTrainer):
         self.learn(loss_dict, data_time)
         self.storage.put_all(scores)
 
-    def decode(self, data: dict[str, Any], *, use_beam_search: bool) -> dict[str, Any]:
-        """The outputs of the model in training mode."""
-        with self.autocast():
-            outputs: dict[str, Any] = self.model(
-                data, use_beam_search=use_beam_search, output_sents=False
-            )
-        return outputs
-
     def reward_losses(self, data: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The losses to backpropagate, and the scores to log."""
         raise NotImplementedError
@@ -86,7 +78,9 @@ class RLTrainer(_RewardTrainer):
 
     def sample(self, data: dict[str, Any]) -> dict[str, Any]:
         """The outputs of the model in training mode, decoding by sampling."""
-        outputs = self.decode({**data, kfg.DECODE_BY_SAMPLE: True}, use_beam_search=False)
+        outputs = self.call_model(
+            {**data, kfg.DECODE_BY_SAMPLE: True}, use_beam_search=False, output_sents=False
+        )
         kfg.need(outputs, "the model's outputs", kfg.IDS, kfg.G_SENTS_IDS, kfg.G_LOGP)
         return outputs
 
@@ -119,7 +113,9 @@ class RLBeamTrainer(_RewardTrainer):
         kfg.need(data, "the batch", kfg.ATT_FEATS, kfg.IDS)
         bare: Any = unwrap(self.model)
         beams = int(bare.beam_searcher.beam_size)
-        outputs = self.decode({**data, kfg.OUT_SIZE: beams}, use_beam_search=True)
+        outputs = self.call_model(
+            {**data, kfg.OUT_SIZE: beams}, use_beam_search=True, output_sents=False
+        )
         logp, tokens = kfg.need(outputs, "the model's outputs", kfg.G_LOGP, kfg.G_SENTS_IDS)
         ids = [id_ for id_ in data[kfg.IDS] for _ in range(beams)]
         rewards, scores = self.rewards_of(

@@ -10,7 +10,7 @@ from torch import nn
 
 from fasttrain.engine import data_keys as kfg
 from fasttrain.engine import loaders
-from fasttrain.engine.batches import EndlessBatches
+from fasttrain.engine.batches import endless_batches
 from fasttrain.engine.default_trainer import DefaultTrainer
 from fasttrain.engine.model_modes import evaluating
 from fasttrain.engine.registries import ENGINE_REGISTRY
@@ -42,7 +42,7 @@ class VCRTrainer(DefaultTrainer):
     def endless_batches(self, epoch: int = 0) -> Iterator[Any]:
         """A batch of each task at a time; each loader is started again when it ends."""
         return zip(
-            *(EndlessBatches(loader, epoch) for loader in self.train_data_loader), strict=True
+            *(endless_batches(loader, epoch) for loader in self.train_data_loader), strict=True
         )
 
     def forward(self, data: dict[str, Any]) -> dict[str, Any]:
