@@ -83,9 +83,9 @@ class Series:
         return len(self.ring)
 
     def flush(self) -> None:
-        """Fetch what waits on a device (sync point when something does)."""
+        """Fetch what waits on a device, if that takes no other process (sync point)."""
         if self.queue.busy:
-            self.queue.flush()
+            self.queue.settle()
 
     def window(self, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Copies of the last `size` values and counts, oldest first; all of them for `None`."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from fasttrain.core.transfer import AveragingReader, HostTransfer, TorchReader, Transfer
+from fasttrain.core.transfer import Reader as Reader
 
 if TYPE_CHECKING:
     from fasttrain.core.history import Series
@@ -19,103 +21,11 @@ if TYPE_CHECKING:
 MAX_WAITING = 8192
 
 
-class Transfer(Protocol):
-    """A copy to the host under way."""
-
-    def ready(self) -> bool: ...
-    def values(self) -> np.ndarray: ...
-
-
-class Reader(Protocol):
-    """Which tensors to leave on their device, and how to fetch many of them at once."""
-
-    direct: bool  # whether host tensors are read at once
-
-    def defers(self, value: Tensor) -> bool: ...
-    def begin(self, vectors: Sequence[Tensor]) -> Transfer: ...
-
-
 class Later(Protocol):
     """A number that the device will know, for example the time between two of its events."""
 
     def ready(self) -> bool: ...
     def resolve(self) -> float: ...
-
-
-class HostTransfer:
-    """The null transfer: what it carries is on the host already."""
-
-    def __init__(self, vectors: Sequence[Tensor]) -> None:
-        flat = [vector.to("cpu", torch.float64) for vector in vectors]
-        self._values = torch.cat(flat).numpy() if flat else np.empty(0)
-
-    def ready(self) -> bool:
-        return True
-
-    def values(self) -> np.ndarray:
-        return self._values
-
-
-class DeviceTransfer:
-    """One copy per device through pinned memory, with an event that tells when it has landed."""
-
-    def __init__(self, vectors: Sequence[Tensor]) -> None:
-        self._order: list[tuple[int, int]] = []  # per vector: its copy and its length
-        self._copies: list[tuple[Tensor, torch.cuda.Event]] = []
-        groups: dict[torch.device, list[Tensor]] = {}
-        for vector in vectors:
-            groups.setdefault(vector.device, []).append(vector)
-        index = {device: number for number, device in enumerate(groups)}
-        self._order = [(index[vector.device], vector.numel()) for vector in vectors]
-        for device, group in groups.items():
-            packed = _pack(group)
-            with torch.cuda.device(device):
-                host = torch.empty(packed.numel(), dtype=torch.float64, pin_memory=True)
-                host.copy_(packed, non_blocking=True)
-                landed = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                landed.record()
-            self._copies.append((host, landed))
-
-    def ready(self) -> bool:
-        return all(landed.query() for _, landed in self._copies)  # type: ignore[no-untyped-call]
-
-    def values(self) -> np.ndarray:
-        for _, landed in self._copies:
-            landed.synchronize()  # sync point
-        hosts = [host.numpy() for host, _ in self._copies]
-        if len(hosts) == 1:
-            return hosts[0].copy()
-        starts, parts = [0] * len(hosts), []
-        for number, length in self._order:
-            parts.append(hosts[number][starts[number] : starts[number] + length])
-            starts[number] += length
-        return np.concatenate(parts) if parts else np.empty(0)
-
-
-def _pack(vectors: Sequence[Tensor]) -> Tensor:
-    """Join vectors of one device as float64 with one cast per run of equal types."""
-    runs: list[list[Tensor]] = []
-    for vector in vectors:
-        if runs and runs[-1][0].dtype == vector.dtype:
-            runs[-1].append(vector)
-        else:
-            runs.append([vector])
-    joined = [torch.cat(run).to(torch.float64) for run in runs]
-    return joined[0] if len(joined) == 1 else torch.cat(joined)
-
-
-class TorchReader:
-    """Leaves tensors of a GPU where they are; host tensors are read at once."""
-
-    direct = True
-
-    def defers(self, value: Tensor) -> bool:
-        return not value.is_cpu
-
-    def begin(self, vectors: Sequence[Tensor]) -> Transfer:
-        if vectors and all(vector.is_cuda for vector in vectors):
-            return DeviceTransfer(vectors)
-        return HostTransfer(vectors)  # sync point on a device that is neither host nor CUDA
 
 
 class _Vector:
@@ -154,6 +64,7 @@ class PendingFlush:
             if isinstance(entry, _Host) and not isinstance(entry.value, float | int)
         ]
         self._transfer = transfer
+        self._whole = not queue.collective  # a mean over processes is no integer
         self._on_done = on_done
         self.done = False
 
@@ -176,7 +87,7 @@ class PendingFlush:
             if isinstance(entry, _Vector):
                 stop = start + len(entry.series)
                 numbers = values[start:stop].tolist()
-                if not entry.data.is_floating_point():
+                if self._whole and not entry.data.is_floating_point():
                     numbers = [int(number) for number in numbers]
                 start = stop
                 for series, number, count in zip(entry.series, numbers, entry.counts, strict=True):
@@ -205,7 +116,7 @@ class PendingQueue:
         reader: Reader | None = None,
         on_nonfinite: Callable[[Series, int], None] | None = None,
     ) -> None:
-        self.reader: Reader = reader or TorchReader()
+        self.use(reader or TorchReader())
         self.lock = threading.RLock()
         self.busy = False  # something waits or is under way
         self._on_nonfinite = on_nonfinite
@@ -213,6 +124,12 @@ class PendingQueue:
         self._num_waiting = 0
         self._flights: deque[PendingFlush] = deque()
         self._telling = False
+
+    def use(self, reader: Reader) -> None:
+        """Fetch by `reader` from now on; nothing may wait."""
+        self.reader = reader
+        # Fetching takes all processes then, so that reading alone must not begin it.
+        self.collective = isinstance(reader, AveragingReader)
 
     def put_host(self, series: Series, value: float | Later, count: float, step: int) -> None:
         """Queue one number behind what waits."""
@@ -292,6 +209,13 @@ class PendingQueue:
                 if self._waiting:
                     self.begin()
                 self.finish_up_to(None)
+
+    def settle(self) -> None:
+        """What reading does: a flush, unless that takes other processes; then only its end."""
+        if self.collective:
+            self.finish_up_to(None)
+        else:
+            self.flush()
 
     def write(self, series: Series, value: float, count: float, step: int) -> None:
         """Append to the ring, past the queue; note a number that is not finite."""

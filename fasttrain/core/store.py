@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from fasttrain.core.history import Series
-from fasttrain.core.pending import Later, PendingFlush, PendingQueue, Reader
+from fasttrain.core.pending import Later, PendingFlush, PendingQueue
 from fasttrain.core.ring import Ring, choose_put_scalars, read_scalar
+from fasttrain.core.transfer import Reader
 
 
 class ScalarStore:
@@ -45,9 +46,20 @@ class ScalarStore:
         # prefix -> short name -> ring: what the batch call writes to without asking anyone.
         self._direct: dict[str, Ring] = {}
         self._routes: dict[str, dict[str, Ring]] = {"": self._direct}
-        self.defers = self._queue.reader.defers
         self._put_scalars = choose_put_scalars()
-        self._tensor_type = Tensor if self._queue.reader.direct else type(None)
+        self._adapt()
+
+    def _adapt(self) -> None:
+        reader = self._queue.reader
+        self.defers = reader.defers
+        self._tensor_type: type[Any] = Tensor if reader.direct else type(None)
+
+    def use_reader(self, reader: Reader) -> None:
+        """From now on fetch by `reader`; what waits is fetched by the one before (sync point)."""
+        with self._queue.lock:
+            self.flush()
+            self._queue.use(reader)
+            self._adapt()
 
     def series(self, name: str) -> Series:
         """The series called `name`, made when it is missing."""
@@ -160,6 +172,10 @@ class ScalarStore:
     def flush(self) -> None:
         """Bring everything into the series (sync point when a device scalar waits)."""
         self._queue.flush()
+
+    def settle(self) -> None:
+        """As `flush`, except that scalars wait on whose fetching takes all processes."""
+        self._queue.settle()
 
     def begin_flush(self, on_done: Callable[[], None] | None = None) -> PendingFlush:
         """Start fetching what waits, in one copy; `finish` or any reading completes it.

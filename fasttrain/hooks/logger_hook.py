@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fasttrain.core.checkpoint import place_of
 from fasttrain.core.pending import PendingFlush
+from fasttrain.core.transfer import AveragingReader
+from fasttrain.dist import get_world_size
 from fasttrain.hooks.hook import DATA_BATCH, Hook
 from fasttrain.hooks.log_files import (
     SUFFIX_TYPE,
@@ -50,6 +52,8 @@ class LoggerHook(Hook):
         backend_args: options of fsspec's file system.
         detect_anomaly: what to do when a training loss is infinite or NaN, which shows at a log
             point: "warn", "stop" (raises FloatingPointError) or False.
+        average_ranks: average the scalars that are tensors over all processes, by one all-reduce
+            per log point; between log points a scalar shows only up to the last one.
     """
 
     priority = "BELOW_NORMAL"
@@ -67,6 +71,7 @@ class LoggerHook(Hook):
         backend_args: dict | None = None,
         *,
         detect_anomaly: Literal["warn", "stop", False] = "warn",
+        average_ranks: bool = False,
     ) -> None:
         _check_count("interval", interval)
         _check_count("interval_exp_name", interval_exp_name)
@@ -106,6 +111,7 @@ class LoggerHook(Hook):
         self.backend_args = backend_args
         self.log_metric_by_epoch = log_metric_by_epoch
         self.detect_anomaly = detect_anomaly
+        self.average_ranks = average_ranks
         self.json_log_path: str | None = None
         if out_dir is not None:
             self.file_backend = self.file_client = place_of(
@@ -126,6 +132,8 @@ class LoggerHook(Hook):
                 f"Text logs will be saved to {self.out_dir} after the training process."
             )
         self.json_log_path = f"{runner.timestamp}.json"
+        if self.average_ranks and get_world_size() > 1:
+            runner.message_hub.store.use_reader(AveragingReader())
 
     # --- lines -------------------------------------------------------------------------------
     def after_train_iter(
@@ -185,7 +193,7 @@ class LoggerHook(Hook):
     def on_exception(self, runner: Runner) -> None:
         """Write what is under way before the run ends early."""
         self._under_way = None
-        runner.message_hub.flush()
+        runner.message_hub.store.settle()
 
     def _check_losses(self, runner: Runner) -> None:
         store = runner.message_hub.store
@@ -279,7 +287,7 @@ def _flush_quietly(hub: weakref.ref) -> None:
     alive = hub()
     if alive is not None:
         try:
-            alive.flush()
+            alive.store.settle()
         except Exception as e:  # the device may be the reason that the process ends
             logging.getLogger("fasttrain.hooks").warning("the last log lines are lost: %s", e)
 

@@ -67,8 +67,9 @@ class RuntimeInfoHook(Hook):
             hub.update_info("dataset_meta", runner.train_dataloader.dataset.metainfo)
 
     def after_train(self, runner: Runner) -> None:
-        """The training is over."""
+        """The training is over; its last scalars are fetched."""
         runner.message_hub.pop_info("loop_stage")
+        runner.message_hub.flush()
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Note the epoch."""

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fasttrain.core.pending import PendingFlush, Reader
+from fasttrain.core.pending import PendingFlush
 from fasttrain.core.ring import read_scalar
 from fasttrain.core.store import ScalarStore
+from fasttrain.core.transfer import Reader
 from fasttrain.logging.history_buffer import HistoryBuffer
 from fasttrain.logging.logger import print_log
 from fasttrain.utils.manager import ManagerMixin
@@ -273,7 +274,7 @@ class MessageHub(ManagerMixin):
         Returns:
             `log_scalars`, `runtime_info` and `resumed_keys`.
         """
-        self.flush()
+        self._store.settle()
         scalars: OrderedDict[str, HistoryBuffer] = OrderedDict()
         info: OrderedDict[str, Any] = OrderedDict()
         for key, buffer in self._buffers.items():
@@ -339,7 +340,7 @@ class MessageHub(ManagerMixin):
         return OrderedDict(value or {})
 
     def __getstate__(self) -> dict[str, Any]:
-        self.flush()
+        self._store.settle()
         return {
             "_instance_name": self._instance_name,
             "_log_scalars": OrderedDict(self._buffers),

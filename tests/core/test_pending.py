@@ -6,7 +6,8 @@ import torch
 
 from fasttrain.core import pending
 from fasttrain.core.history import Series
-from fasttrain.core.pending import DeviceTransfer, HostTransfer, PendingQueue, TorchReader
+from fasttrain.core.pending import PendingQueue
+from fasttrain.core.transfer import DeviceTransfer
 from slow_device import SlowReader
 
 
@@ -166,14 +167,6 @@ def test_an_unread_queue_stays_small(
         series.append(torch.tensor(float(step)))
         assert len(queue._waiting) < 10 and len(queue._flights) <= 1
     assert series.values().tolist() == list(map(float, range(35)))
-
-
-def test_host_tensors_are_not_deferred() -> None:
-    reader = TorchReader()
-    assert reader.direct and not reader.defers(torch.zeros(()))
-    transfer = reader.begin([torch.tensor([1.0, 2.0]), torch.tensor([3])])
-    assert isinstance(transfer, HostTransfer) and transfer.ready()
-    assert transfer.values().tolist() == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.gpu
