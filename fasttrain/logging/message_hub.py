@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fasttrain.core.pending import PendingFlush
+from fasttrain.core.pending import Later, PendingFlush
 from fasttrain.core.ring import read_scalar
 from fasttrain.core.store import ScalarStore
 from fasttrain.core.transfer import Reader
@@ -256,6 +256,12 @@ class MessageHub(ManagerMixin):
     def pending(self) -> bool:
         """Whether a scalar waits for a device."""
         return self._store.pending
+
+    def update_later(self, key: str, value: Later, resumed: bool = True) -> None:
+        """Append a scalar that is resolved at the next flush, such as a lap of a device's clock."""
+        if self._resumed_keys.get(key) is not resumed:
+            self._set_resumed_keys(key, resumed)
+        self._store.put_later(key, value)
 
     def flush(self) -> None:
         """Fetch what waits on a device (sync point when something does)."""

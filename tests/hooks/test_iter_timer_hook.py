@@ -2,8 +2,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from fasttrain.hooks import IterTimerHook
+from fasttrain.hooks import IterTimerHook, iter_timer_hook
 from fasttrain.logging import MessageHub
 
 
@@ -17,6 +18,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def make_runner() -> Any:
     return SimpleNamespace(
+        model=torch.nn.Linear(1, 1),
         message_hub=MessageHub("hub"),
         iter=0,
         max_iters=20,
@@ -76,3 +78,62 @@ def test_each_validation_begins_anew(clock: list[float]) -> None:
         hook.after_val_epoch(runner)
         assert hook.time_sec_test_val == 0
     assert hook.time_sec_tot == 0
+
+
+def test_a_gpu_tells_its_own_time(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lap:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        def ready(self) -> bool:
+            return True
+
+        def resolve(self) -> float:
+            return self.seconds
+
+    laps = iter([0.5, 0.75, 1.5])
+    started: list[str] = []
+    monkeypatch.setattr(iter_timer_hook, "_is_on_gpu", lambda model: True)
+    monkeypatch.setattr(
+        iter_timer_hook,
+        "DeviceClock",
+        lambda: SimpleNamespace(start=lambda: started.append("x"), lap=lambda: Lap(next(laps))),
+    )
+    runner, hook = make_runner(), IterTimerHook()
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    for index in range(3):
+        spend(hook, runner, clock, "train", index)
+        runner.iter += 1
+    assert runner.message_hub.pending and started == ["x"]
+    assert runner.message_hub.get_info("eta") == 17.0, "the time left is by the host's clock"
+    scalars = runner.message_hub.log_scalars
+    assert scalars["train/time"].data[0].tolist() == [0.5, 0.75, 1.5]
+    assert scalars["train/data_time"].data[0].tolist() == [0.25] * 3
+    hook.before_val_epoch(runner)
+    spend(hook, runner, clock, "val", 0)
+    assert scalars["val/time"].data[0].tolist() == [1.0] and started == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "speed"),
+    [
+        (torch.zeros(8, 2), [8.0]),
+        ({"inputs": torch.zeros(4, 2), "labels": [1, 2]}, [4.0]),
+        ({"scale": 1.0, "inputs": [torch.zeros(2)] * 3}, [3.0]),
+        ((torch.zeros(6), torch.zeros(6)), [6.0]),
+        ([torch.zeros(2)] * 5, [5.0]),
+        (torch.zeros(()), []),
+        (None, []),
+        ({"name": "x"}, []),
+    ],
+)
+def test_throughput(clock: list[float], batch: Any, speed: list[float]) -> None:
+    runner, hook = make_runner(), IterTimerHook(throughput=True)
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    clock[0] += 1.0
+    hook.after_train_iter(runner, batch_idx=0, data_batch=batch)
+    name = "train/samples_per_s"
+    scalars = runner.message_hub.log_scalars
+    assert (scalars[name].data[0].tolist() if name in scalars else []) == speed
