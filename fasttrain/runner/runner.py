@@ -220,19 +220,18 @@ class Runner(RunnerCheckpoints):
         """Train, and return the model."""
         model = unwrapped(self.model)
         assert hasattr(model, "train_step"), (
-            "If you want to train your model, please make sure your model has implemented "
-            "`train_step`."
+            "expected a model that has implemented `train_step` to train, got "
+            f"{type(model).__name__} without it"
         )
         if self._val_loop is not None:
             assert hasattr(model, "val_step"), (
-                "If you want to validate your model, please make sure your model has implemented "
-                "`val_step`."
+                "expected a model that has implemented `val_step` to validate, got "
+                f"{type(model).__name__} without it"
             )
         if self._train_loop is None:
             raise RuntimeError(
-                "`self._train_loop` should not be None when calling train method. Please provide "
-                "`train_dataloader`, `train_cfg`, `optimizer` and `param_scheduler` arguments when "
-                "initializing runner."
+                "`self._train_loop` should not be None when calling train method. Give the Runner "
+                "`train_dataloader`, `train_cfg` and `optim_wrapper`."
             )
         with clean_ending(self):
             return self._train()
@@ -261,9 +260,8 @@ class Runner(RunnerCheckpoints):
         """Validate, and return the metrics."""
         if self._val_loop is None:
             raise RuntimeError(
-                "`self._val_loop` should not be None when calling val method.Please provide "
-                "`val_dataloader`, `val_cfg` and `val_evaluator` arguments when initializing "
-                "runner."
+                "`self._val_loop` should not be None when calling val method. Give the Runner "
+                "`val_dataloader`, `val_cfg` and `val_evaluator`."
             )
         return self._evaluate(self.val_loop, "val_step")
 
@@ -271,9 +269,8 @@ class Runner(RunnerCheckpoints):
         """Test, and return the metrics."""
         if self._test_loop is None:
             raise RuntimeError(
-                "`self._test_loop` should not be None when calling test method. Please provide "
-                "`test_dataloader`, `test_cfg` and `test_evaluator` arguments when initializing "
-                "runner."
+                "`self._test_loop` should not be None when calling test method. Give the Runner "
+                "`test_dataloader`, `test_cfg` and `test_evaluator`."
             )
         return self._evaluate(self.test_loop, "test_step")
 

@@ -96,7 +96,7 @@ def test_a_model_without_its_step_cannot_run(make_runner: Any, mode: str) -> Non
     model = nn.Linear(2, 1)
     if mode == "val":
         model.train_step = lambda data, optim_wrapper: {}
-    with pytest.raises(AssertionError, match=f"your model has implemented `{mode}_step`"):
+    with pytest.raises(AssertionError, match=f"a model that has implemented `{mode}_step`"):
         make_runner(model=model).train()
 
 

@@ -189,15 +189,16 @@ class OptimWrapper(BaseOptimWrapper):
         self._max_counts = max_counts
         if self._inner_count % self._accumulative_counts != 0:
             self._warn(
-                "Resumed iteration number is not divisible by `_accumulative_counts`, which means "
-                "the gradient of some iterations is lost and the result may be influenced slightly."
+                "Resumed iteration number is not divisible by `_accumulative_counts`: the "
+                "gradients of the unfinished group go on when the checkpoint holds them, as the "
+                "Runner's do, and are lost otherwise."
             )
         if self._accumulative_counts > 1 and any(
             isinstance(module, _BatchNorm) for module in model.modules()
         ):
             self._warn(
-                "Gradient accumulative may slightly decrease performance because the model has "
-                "BatchNorm layers."
+                "Gradient accumulative may slightly decrease performance: the model's BatchNorm "
+                "layers see each small batch by itself."
             )
         self._remainder_counts = self._max_counts % self._accumulative_counts
 

@@ -128,8 +128,8 @@ def test_initialize_count_status(monkeypatch: pytest.MonkeyPatch) -> None:
     wrapper.initialize_count_status(nn.Sequential(nn.BatchNorm1d(2)), 4, 100)
     assert [text.split("`")[0] for text in texts] == [
         "Resumed iteration number is not divisible by ",
-        "Gradient accumulative may slightly decrease performance because the model has BatchNorm "
-        "layers.",
+        "Gradient accumulative may slightly decrease performance: the model's BatchNorm layers "
+        "see each small batch by itself.",
     ]
 
 
