@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,14 +58,15 @@ class HistoryBuffer:
 
     def avg(self, window_size: int) -> float:
         """The mean of the last `window_size` values."""
-        return float(np.mean(self._series.window(window_size)[0]))
+        size = min(window_size, len(self._series))
+        return self._series.ring.sums(size)[0] / size
 
     def global_avg(self) -> float:
         """The mean of all values ever put in (of those still kept, when it is asked for late)."""
         total = self._series.total
-        new, _ = self._series.window(min(total - self._num_seen, len(self._series)))
-        self._sum += float(new.sum())
-        self._num_summed += len(new)
+        num_new = min(total - self._num_seen, len(self._series))
+        self._sum += self._series.ring.sums(num_new)[0]
+        self._num_summed += num_new
         self._num_seen = total
         return self._sum / self._num_summed
 

@@ -1,4 +1,4 @@
-"""Which of a model's losses are trained on, and their sum."""
+"""Which of a model's losses are trained on, and how their sum is backpropagated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ADD_UP_TO = 3  # so many losses are added one by one; more go through one stack and one sum
+ADD_UP_TO = 3  # so many losses are added one by one; more are stacked
 
 
 def is_metric(name: str) -> bool:
@@ -32,14 +32,19 @@ def trained_on(losses: Mapping[str, Any]) -> list[Any]:
 
 
 class LossDict(dict[str, Any]):
-    """Losses by name, and all of them once more as one tensor [K], where they were summed so."""
+    """Losses by name, and all of them once more as one tensor [K], where there is one."""
 
     stacked: Tensor | None = None
 
 
-def total_loss(losses: Any) -> tuple[Tensor, LossDict]:
-    """The sum to backpropagate, and the losses by name; names with `acc` are only measured.
+def backward_root(losses: Any) -> tuple[Tensor, Tensor | None, LossDict]:
+    """What to backpropagate, with which gradient, and the losses by name.
 
+    Names with `acc` are only measured. A few losses are added up; many are stacked, and the
+    gradient of their sum, ones, goes in where the sum would have gone through.
+
+    Returns:
+        shape [] and None, or shape [K] and ones of that shape; and the losses.
     Raises:
         TypeError: a loss is no tensor with one element.
         ValueError: nothing to backpropagate.
@@ -57,16 +62,21 @@ def total_loss(losses: Any) -> tuple[Tensor, LossDict]:
             f"no loss to backpropagate among {sorted(losses)}: names with 'acc' are metrics"
         )
     if len(parts) <= ADD_UP_TO:
-        return _sum_one_by_one(found, parts), found
+        return _sum_one_by_one(found, parts), None, found
     try:
         stacked = torch.stack(parts)
     except (TypeError, RuntimeError):
-        return _sum_one_by_one(found, parts), found
+        return _sum_one_by_one(found, parts), None, found
     if stacked.dim() != 1:
-        return _sum_one_by_one(found, parts), found
+        return _sum_one_by_one(found, parts), None, found
     if len(parts) == len(found):
         found.stacked = stacked
-    return stacked.sum(), found
+    return stacked, _ones(len(parts), stacked.device, stacked.dtype), found
+
+
+@lru_cache(maxsize=256)
+def _ones(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.ones(size, device=device, dtype=dtype)
 
 
 def _sum_one_by_one(losses: Mapping[str, Any], parts: list[Any]) -> Tensor:

@@ -69,11 +69,18 @@ class AsyncMetrics:
                 self._keep_finiteness(losses)
                 return
             losses, data_time = self._gather(losses, data_time)
-        entries = _with_total(storage, losses, prefix)
+        stacked = losses.stacked if isinstance(losses, LossDict) else None
+        on_host = stacked is not None and not storage.defers(stacked) and not prefix
+        if on_host and stacked is not None:
+            numbers = stacked.tolist()
+            entries = dict(zip(losses, numbers, strict=True))
+            entries[TOTAL] = sum(numbers)
+        else:
+            entries = _with_total(storage, losses, stacked, prefix)
         if data_time is not None:
             entries["data_time"] = data_time
         storage.put_all(entries, cur_iter=iteration)
-        if storage.store.pending:
+        if not on_host and storage.store.pending:
             self._fetch(storage, iteration, is_last=is_last)
         if storage.store.nonfinite:
             _raise_if_total_is_nonfinite(storage)
@@ -116,12 +123,10 @@ class AsyncMetrics:
         storage.flush()
 
 
-def _with_total(storage: EventStorage, losses: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def _with_total(
+    storage: EventStorage, losses: Mapping[str, Any], stacked: Tensor | None, prefix: str
+) -> dict[str, Any]:
     """The losses under their full names, and their total; as numbers where reading is free."""
-    stacked = losses.stacked if isinstance(losses, LossDict) else None
-    if stacked is not None and not storage.defers(stacked):
-        numbers = stacked.tolist()
-        return _named(dict(zip(losses, numbers, strict=True)), sum(numbers), prefix)
     parts = trained_on(losses)
     if not any(isinstance(part, Tensor) and storage.defers(part) for part in parts[:1]):
         values = {

@@ -17,7 +17,7 @@ from fasttrain.core.precision import Precision
 from fasttrain.core.update import GradClip, Updater
 from fasttrain.engine.batches import endless_batches
 from fasttrain.engine.events import get_event_storage
-from fasttrain.engine.loss_sum import total_loss
+from fasttrain.engine.loss_sum import backward_root
 from fasttrain.engine.metrics import AsyncMetrics
 from fasttrain.engine.trainer_base import HookBase, TrainerBase
 
@@ -78,9 +78,9 @@ class UpdatingTrainer(TrainerBase):
             data_time: seconds spent waiting for the batch; None when they are counted elsewhere.
             prefix: put before the losses' names.
         """
-        total, loss_dict = total_loss(losses)
+        root, gradient, loss_dict = backward_root(losses)
         updater = self.updater
-        updater.backward(updater.scale(total))
+        updater.backward(updater.scale(root), gradient=gradient)
         self.after_backward()
         self._write_metrics(loss_dict, data_time, prefix)
         if updater.accumulation == 1:

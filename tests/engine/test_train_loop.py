@@ -15,7 +15,7 @@ from fasttrain.engine import (
     SimpleTrainer,
     TrainerBase,
 )
-from fasttrain.engine.loss_sum import total_loss
+from fasttrain.engine.loss_sum import backward_root
 from support import assert_same
 
 
@@ -220,11 +220,11 @@ def test_an_empty_loader_is_a_clear_error() -> None:
 
 def test_a_loss_that_is_no_scalar_is_named() -> None:
     with pytest.raises(TypeError, match=r"loss 'loss_x' must be a scalar tensor, got \(3,\)"):
-        total_loss({"loss_x": torch.ones(3)})
+        backward_root({"loss_x": torch.ones(3)})
     with pytest.raises(TypeError, match="a loss tensor or a dict of them, got list"):
-        total_loss([torch.ones(())])
+        backward_root([torch.ones(())])
     with pytest.raises(ValueError, match=r"no loss to backpropagate among \['acc'\]"):
-        total_loss({"acc": torch.ones(())})
+        backward_root({"acc": torch.ones(())})
 
 
 def test_a_model_left_in_eval_mode_is_noticed() -> None:
