@@ -159,13 +159,19 @@ class PendingQueue:
         with self.lock, torch.no_grad():
             for members in groups.values():
                 data = torch.stack([tensors[index].reshape(()) for index in members])
-                entry = _Vector(
+                self.put_vector(
                     [series[index] for index in members],
                     data,
                     [counts[index] for index in members],
                     step,
                 )
-                self._push(entry, len(members))
+
+    def put_vector(
+        self, series: list[Series], data: Tensor, counts: list[float], step: int
+    ) -> None:
+        """Queue one number for each series; nothing may change `data` any more."""
+        with self.lock:
+            self._push(_Vector(series, data, counts, step), len(series))
 
     def _push(self, entry: _Vector | _Host, size: int) -> None:
         self._waiting.append(entry)

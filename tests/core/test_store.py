@@ -170,6 +170,44 @@ def test_nonfinite_on_a_device_shows_at_the_flush(reader: SlowReader) -> None:
     assert store.nonfinite == {"loss": 1} and store.nonfinite_steps == {"loss": 1}
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"a": torch.tensor(2.0), "b": torch.tensor(3)},  # two types
+        {"a": torch.tensor(2.0), "b": torch.tensor([3.0])},  # two shapes
+        {"a": torch.tensor([2.0]), "b": torch.tensor([3.0])},
+        {"a": torch.tensor(2.0), "b": 3.0},
+        {"a": 2.0, "b": torch.tensor(3.0)},
+        {"b": torch.tensor(3.0), "a": torch.tensor(2.0)},
+        {"a": torch.tensor(2.0), "b": {"value": torch.tensor(3.0), "count": 1}},
+    ],
+)
+def test_tensors_of_all_forms_queue_up(reader: SlowReader, second: dict) -> None:
+    store = ScalarStore(reader=reader)
+    for scalars in ({"a": torch.tensor(0.0), "b": torch.tensor(1.0)}, second, second):
+        store.put_many(scalars, "train/")
+    assert values(store, "train/a") == [0.0, 2.0, 2.0]
+    assert values(store, "train/b") == [1.0, 3.0, 3.0]
+    assert len(reader.transfers) == 1
+
+
+def test_a_replaced_series_gets_the_next_stack(reader: SlowReader) -> None:
+    store, own = ScalarStore(reader=reader), Series()
+    scalars = {"a": torch.tensor(1.0), "b": torch.tensor(2.0)}
+    store.put_many(scalars)
+    store.adopt("a", own)
+    store.put_many(scalars, count=3)
+    assert own.values().tolist() == [1.0] and own.counts().tolist() == [3.0]
+    assert values(store, "b") == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(2), torch.tensor(1j)])
+def test_bad_stacks_are_refused(reader: SlowReader, bad: torch.Tensor) -> None:
+    store = ScalarStore(reader=reader)
+    with pytest.raises((ValueError, TypeError), match=r"exactly one element|a real number"):
+        store.put_many({"a": bad, "b": bad})
+
+
 def test_put_later(reader: SlowReader) -> None:
     class Elapsed:
         def ready(self) -> bool:
