@@ -51,7 +51,7 @@ def backward_root(losses: Any) -> tuple[Tensor, Tensor | None, LossDict]:
     """
     if isinstance(losses, Tensor):
         losses = {"total_loss": losses}
-    if not isinstance(losses, Mapping):
+    if not isinstance(losses, dict | Mapping):
         raise TypeError(
             f"the model must return a loss tensor or a dict of them, got {type(losses).__name__}"
         )
