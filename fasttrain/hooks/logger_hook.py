@@ -88,19 +88,7 @@ class LoggerHook(Hook):
             raise ValueError(
                 f"detect_anomaly must be 'warn', 'stop' or False, got {detect_anomaly!r}"
             )
-        if out_dir is None and file_client_args is not None:
-            raise ValueError('file_client_args should be "None" when `out_dir` is not specified.')
-        if file_client_args is not None:
-            print_log(
-                '"file_client_args" will be deprecated in future. '
-                'Please use "backend_args" instead',
-                logger="current",
-                level=logging.WARNING,
-            )
-            if backend_args is not None:
-                raise ValueError(
-                    '"file_client_args" and "backend_args" cannot be set at the same time.'
-                )
+        _check_backend(out_dir, file_client_args, backend_args)
         self.interval = interval
         self.ignore_last = ignore_last
         self.interval_exp_name = interval_exp_name
@@ -297,3 +285,19 @@ def _check_count(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be an integer, got {type(value)}")
     if value <= 0:
         raise ValueError(f"{name} must be greater than 0, got {value}")
+
+
+def _check_backend(
+    out_dir: str | Path | None, file_client_args: dict | None, backend_args: dict | None
+) -> None:
+    if file_client_args is None:
+        return
+    if out_dir is None:
+        raise ValueError('file_client_args should be "None" when `out_dir` is not specified.')
+    print_log(
+        '"file_client_args" will be deprecated in future. Please use "backend_args" instead',
+        logger="current",
+        level=logging.WARNING,
+    )
+    if backend_args is not None:
+        raise ValueError('"file_client_args" and "backend_args" cannot be set at the same time.')

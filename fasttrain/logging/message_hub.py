@@ -15,55 +15,13 @@ from fasttrain.core.pending import Later, PendingFlush
 from fasttrain.core.ring import read_scalar
 from fasttrain.core.store import ScalarStore
 from fasttrain.core.transfer import Reader
+from fasttrain.logging.buffer_view import BufferView
 from fasttrain.logging.history_buffer import HistoryBuffer
 from fasttrain.logging.logger import print_log
 from fasttrain.utils.manager import ManagerMixin
 
 # Entries per scalar in a saved state: more than any usual log window, whatever a run's length.
 STATE_LIMIT = 2000
-
-
-class _Buffers(OrderedDict[str, HistoryBuffer]):
-    """The buffers of a hub by name; what is put in or taken out here enters or leaves the store."""
-
-    def __init__(self, store: ScalarStore, buffers: Mapping[str, HistoryBuffer]) -> None:
-        self._store = store
-        super().__init__()
-        self.update(buffers)
-
-    def __setitem__(self, name: str, buffer: HistoryBuffer) -> None:
-        super().__setitem__(name, buffer)
-        if isinstance(buffer, HistoryBuffer):
-            self._store.adopt(name, buffer._series)
-
-    def __delitem__(self, name: str) -> None:
-        super().__delitem__(name)
-        self._store.discard(name)
-
-    def pop(self, name: str, *default: Any) -> Any:
-        value = super().pop(name, *default)
-        self._store.discard(name)
-        return value
-
-    def popitem(self, last: bool = True) -> tuple[str, HistoryBuffer]:
-        name, buffer = super().popitem(last)
-        self._store.discard(name)
-        return name, buffer
-
-    def clear(self) -> None:
-        for name in list(self):
-            self._store.discard(name)
-        super().clear()
-
-    def copy(self) -> Any:
-        return OrderedDict(self)
-
-    def __reduce__(self) -> Any:  # copies and pickles are plain: they belong to no store
-        return OrderedDict, (list(self.items()),)
-
-    def show(self, name: str) -> None:
-        """Show a series that the store made."""
-        super().__setitem__(name, HistoryBuffer.over(self._store.series(name)))
 
 
 class MessageHub(ManagerMixin):
@@ -107,7 +65,7 @@ class MessageHub(ManagerMixin):
                 f"but got {key}"
             )
         self._store = ScalarStore(reader=reader, on_new=self._show)
-        self._buffers = _Buffers(self._store, scalars)
+        self._buffers = BufferView(self._store, scalars)
         # prefix -> short names that are known to be resumed: the hot path's pass.
         self._checked: dict[str, set[str]] = {}
 
