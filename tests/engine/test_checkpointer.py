@@ -106,3 +106,94 @@ def test_other_processes_and_no_folder_write_nothing(tmp_path: Path) -> None:
     Checkpointer(nn.Linear(1, 1), tmp_path, save_to_disk=False).save("a")
     Checkpointer(nn.Linear(1, 1)).save("a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_folder_is_resumed_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, _ = trained()
+    Checkpointer(model, "out").save("a", iteration=3)
+    fresh = Checkpointer(nn.Linear(3, 2), "out")
+    assert fresh.get_checkpoint_file() == "out/a.pth"
+    assert fresh.resume_or_load("") == {"iteration": 3}
+
+
+def test_a_damaged_newest_file_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, optimizer = trained()
+    checkpointer = Checkpointer(model, tmp_path, optimizer=optimizer)
+    for name in ("a", "b"):
+        checkpointer.save(name, tag=name)
+    torch.save({"model": model.state_dict()}, tmp_path / "weights_only.pth")
+    data = bytearray((tmp_path / "b.pth").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "b.pth").write_bytes(data)
+    assert checkpointer.get_checkpoint_file().endswith("b.pth")
+    assert checkpointer.resume_or_load("") == {"tag": "a"}
+    assert checkpointer.restored == ["model", "optimizer"]
+    assert "b.pth is damaged and passed over" in caplog.text
+    (tmp_path / "a.pth").unlink()
+    with pytest.raises(CheckpointError, match=r"no intact checkpoint to resume from.*'b\.pth'"):
+        checkpointer.resume_or_load("")
+    assert "it holds no optimizer" in caplog.text
+
+
+def test_resuming_says_what_was_restored_and_what_was_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    model, optimizer = trained()
+    Checkpointer(model, tmp_path).save("a")
+    checkpointer = Checkpointer(model, tmp_path, optimizer=optimizer)
+    checkpointer.resume_or_load("")
+    assert f"Restored model from {tmp_path / 'a.pth'}" in caplog.text
+    assert "a.pth holds no optimizer: left as they are" in caplog.text
+
+
+def test_in_the_background_errors_come_out_at_the_next_save(tmp_path: Path) -> None:
+    checkpointer = Checkpointer(nn.Linear(1, 1), tmp_path)
+    checkpointer.in_background = True
+    (tmp_path / "taken.pth").mkdir()
+    checkpointer.save("taken")
+    checkpointer._writer._changed.acquire()
+    checkpointer._writer._changed.wait_for(lambda: checkpointer._writer.in_flight == 0, timeout=30)
+    checkpointer._writer._changed.release()
+    with pytest.raises(CheckpointError, match=r"taken\.pth' could not be saved in the background"):
+        checkpointer.save("next")
+    assert not (tmp_path / "next.pth").exists()
+    checkpointer.save("next")
+    checkpointer.drain()
+    assert (tmp_path / "last_checkpoint").read_text() == "next.pth"
+
+
+def test_in_the_foreground_the_save_itself_raises(tmp_path: Path) -> None:
+    (tmp_path / "taken.pth").mkdir()
+    with pytest.raises(CheckpointError, match=r"taken\.pth"):
+        Checkpointer(nn.Linear(1, 1), tmp_path).save("taken")
+
+
+def test_a_snapshot_is_of_the_moment_of_the_save(tmp_path: Path) -> None:
+    model = nn.Linear(50, 50)
+    before = model.weight.detach().clone()
+    checkpointer = Checkpointer(model, tmp_path)
+    checkpointer.in_background = True
+    checkpointer.save("a")
+    with torch.no_grad():
+        model.weight.zero_()
+    checkpointer.drain()
+    assert torch.equal(torch.load(tmp_path / "a.pth")["model"]["weight"], before)
+
+
+def test_calls_after_a_save_see_the_durable_file_and_pointer(tmp_path: Path) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    def look() -> None:
+        seen.append(((tmp_path / "a.pth").exists(), (tmp_path / "last_checkpoint").exists()))
+
+    checkpointer = Checkpointer(nn.Linear(1, 1), tmp_path)
+    checkpointer.when_saved(look)  # nothing is being saved: at once
+    checkpointer.in_background = True
+    checkpointer.save("a")
+    checkpointer.when_saved(look)
+    checkpointer.drain()
+    assert seen == [(False, False), (True, True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import torch
 from torch import nn
 
 from engine_toys import Accuracy, Classifier, Rows, toy_cfg
-from fasttrain.engine import DefaultTrainer, HookBase, build_engine
+from fasttrain.config import Config
+from fasttrain.engine import Checkpointer, DefaultTrainer, HookBase, build_engine
+from fasttrain.engine.config import changed, text_of
 from fasttrain.engine.registries import (
     DATASETS_REGISTRY,
     EVALUATION_REGISTRY,
@@ -202,3 +205,81 @@ def test_a_gpu_that_is_not_there_means_the_cpu(
     trainer = DefaultTrainer(cfg_of(tmp_path, MODEL__DEVICE="cuda"))
     assert next(trainer.model.parameters()).device.type == "cpu"
     assert "there is no GPU here: training on the CPU" in caplog.text
+
+
+def test_any_kind_of_config_will_do(tmp_path: Path) -> None:
+    """yacs's (ours is alike), the other face's, a lazy one of plain objects, a plain dict."""
+    plain = json.loads(json.dumps(cfg_of(tmp_path, SOLVER__EPOCH=1, ENGINE__NAME="DefaultTrainer")))
+    for cfg in (plain, Config(plain), Config(plain)._cfg_dict, objects_of(plain)):
+        trainer = build_engine(cfg)
+        trainer.train()
+        assert trainer.iter == 4
+        with pytest.raises(AttributeError, match="GONE"):
+            _ = trainer.cfg.GONE
+        scaled = DefaultTrainer.auto_scale_workers(
+            changed(trainer.cfg, {"SOLVER.REFERENCE_WORLD_SIZE": 1}), 2
+        )
+        assert scaled.DATALOADER.TRAIN_BATCH_SIZE == 16
+        assert trainer.cfg.DATALOADER.TRAIN_BATCH_SIZE == 8
+        assert "TRAIN_BATCH_SIZE: 8" in text_of(trainer.cfg)
+
+
+def objects_of(content: Any) -> Any:
+    if isinstance(content, dict):
+        return SimpleNamespace(**{key: objects_of(value) for key, value in content.items()})
+    return content
+
+
+def test_the_best_checkpoint_is_an_option(tmp_path: Path) -> None:
+    trainer = DefaultTrainer(
+        cfg_of(
+            tmp_path,
+            DATASETS__VAL="toy_rows",
+            INFERENCE__NAME="ToyAccuracy",
+            SOLVER__EPOCH=3,
+            SOLVER__BEST_METRIC="val/accuracy",
+        )
+    )
+    trainer.train()
+    best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    accuracies = trainer.storage.history("val/accuracy").values()
+    first_best = max(accuracies, key=lambda pair: (pair[0], -pair[1]))
+    assert best["iteration"] == first_best[1]
+
+
+def test_resuming_says_what_it_restored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    DefaultTrainer(cfg_of(tmp_path, SOLVER__EPOCH=1)).train()
+    again = DefaultTrainer(cfg_of(tmp_path, SOLVER__EPOCH=2, MODEL__USE_EMA=True))
+    again.resume_or_load()
+    assert "Resumed at iteration 4: optimizer, scheduler, hook LRScheduler" in caplog.text
+    assert "The checkpoint holds no EMA: it starts anew" in caplog.text
+    again.train()
+    assert again.iter == 8
+    finished = DefaultTrainer(cfg_of(tmp_path, SOLVER__EPOCH=1))
+    finished.resume_or_load()
+    with pytest.raises(ValueError, match=r"start_iter must be <= max_iter, got 8 > 4"):
+        finished.train()
+
+
+def test_a_folder_of_weights_only_starts_at_the_beginning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Checkpointer(Classifier(), tmp_path).save("bare")
+    trainer = DefaultTrainer(cfg_of(tmp_path))
+    trainer.resume_or_load()
+    assert trainer.start_iter == 0
+    assert "The checkpoint holds weights only: training starts at iteration 0" in caplog.text
+
+
+def test_a_run_may_be_trained_on(tmp_path: Path) -> None:
+    """Hooks and writers that closed at the end of a training open again."""
+    trainer = DefaultTrainer(
+        cfg_of(tmp_path, SOLVER__EPOCH=1, DATASETS__VAL="toy_rows", INFERENCE__NAME="ToyAccuracy")
+    )
+    trainer.train()
+    trainer.start_iter, trainer.max_iter = 4, 8
+    trainer.train()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert rows[-1]["iteration"] == 8
+    assert trainer.val_evaluator.epochs == [1, 2]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from fasttrain.core.precision import Precision
 from fasttrain.core.update import GradClip
 from fasttrain.engine import (
     AMPTrainer,
@@ -15,7 +18,6 @@ from fasttrain.engine import (
     SimpleTrainer,
     TrainerBase,
 )
-from fasttrain.engine.loss_sum import backward_root
 from support import assert_same
 
 
@@ -110,6 +112,85 @@ def test_a_hook_that_fails_at_the_end_does_not_keep_others_from_cleaning_up() ->
     with pytest.raises(OSError, match="disk full"):
         trainer.train(0, 1)
     assert log[-1] == "after_train 1"
+
+
+def test_an_error_at_the_end_does_not_hide_the_first_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(HookBase):
+        def after_train(self) -> None:
+            raise OSError("disk full")
+
+    trainer = Counting(fail_at=1)
+    trainer.register_hooks([Broken()])
+    with pytest.raises(RuntimeError, match="broken step"):
+        trainer.train(0, 3)
+    assert "after_train failed too, after RuntimeError('broken step'): OSError" in caplog.text
+
+
+def test_after_train_runs_after_an_interrupt() -> None:
+    log: list[str] = []
+
+    class Interrupting(HookBase):
+        def after_step(self) -> None:
+            raise KeyboardInterrupt
+
+    trainer = Counting()
+    trainer.register_hooks([Interrupting(), Recorder(log)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(0, 3)
+    assert log[-1] == "after_train 0"
+
+
+def test_hooks_see_the_gradients_before_the_step() -> None:
+    model = TwoLosses()
+    seen: list[bool] = []
+
+    class Sees(HookBase):
+        def after_backward(self) -> None:
+            seen.append(all(p.grad is not None for p in model.parameters()))
+
+    trainer = SimpleTrainer(model, batches(), torch.optim.SGD(model.parameters(), lr=0.1))
+    trainer.register_hooks([Sees()])
+    trainer.train(0, 3)
+    assert seen == [True] * 3
+
+
+def test_the_last_group_of_an_accumulation_is_stepped() -> None:
+    model = TwoLosses()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = SimpleTrainer(model, batches(), optimizer, accumulation=4)
+    steps: list[int] = []
+    optimizer.register_step_post_hook(lambda *_: steps.append(trainer.iter))
+    trainer.train(0, 6)
+    assert steps == [3, 5]
+    trainer.train(6, 9)  # a resumed run counts on
+    assert steps == [3, 5, 7, 8]
+
+
+def test_under_ddp_only_the_last_backward_of_a_group_reduces(tmp_path: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", world_size=1, rank=0
+    )
+    try:
+        model = nn.parallel.DistributedDataParallel(TwoLosses())
+        seen: list[bool] = []
+        model.register_forward_pre_hook(
+            lambda *_: seen.append(bool(model.require_backward_grad_sync))
+        )
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        SimpleTrainer(model, batches(), optimizer, accumulation=3).train(0, 7)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert seen == [False, False, True, False, False, True, True]
+
+
+def test_the_loader_can_be_replaced() -> None:
+    model = TwoLosses()
+    trainer = SimpleTrainer(model, batches(1), torch.optim.SGD(model.parameters(), lr=0.1))
+    first = trainer.next_batch()
+    trainer.reset_data_loader(lambda: [torch.zeros(1, 4)])
+    assert first.shape == (8, 4) and trainer.next_batch().shape == (1, 4)
 
 
 def test_what_is_no_hook_is_refused() -> None:
@@ -219,12 +300,30 @@ def test_an_empty_loader_is_a_clear_error() -> None:
 
 
 def test_a_loss_that_is_no_scalar_is_named() -> None:
-    with pytest.raises(TypeError, match=r"loss 'loss_x' must be a scalar tensor, got \(3,\)"):
-        backward_root({"loss_x": torch.ones(3)})
-    with pytest.raises(TypeError, match="a loss tensor or a dict of them, got list"):
-        backward_root([torch.ones(())])
-    with pytest.raises(ValueError, match=r"no loss to backpropagate among \['acc'\]"):
-        backward_root({"acc": torch.ones(())})
+    class Unreduced(TwoLosses):
+        def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"loss_x": self.net(batch)}
+
+    model = Unreduced()
+    trainer = SimpleTrainer(model, batches(), torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(TypeError, match=r"loss 'loss_x' must be a scalar tensor, got \(8, 1\)"):
+        trainer.train(0, 1)
+
+
+def test_a_scaler_of_the_users_is_used_and_their_precision_kept() -> None:
+    model = TwoLosses()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    precision = Precision("fp16")
+    own = precision.scaler
+    trainer = AMPTrainer(
+        model, batches(), optimizer, grad_scaler=scaler, precision=precision, log_grad_scaler=True
+    )
+    trainer.train(0, 3)
+    assert trainer.grad_scaler is scaler and precision.scaler is own
+    assert trainer.storage.history("[metric]grad_scaler").latest() == 4.0
+    with pytest.raises(ValueError, match=r"precision must be one of .*got torch.float64"):
+        AMPTrainer(model, batches(), optimizer, precision=torch.float64)
 
 
 def test_a_model_left_in_eval_mode_is_noticed() -> None:

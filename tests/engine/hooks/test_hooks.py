@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import weakref
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from fasttrain.core.checkpoint import CheckpointError
 from fasttrain.engine import (
     AutogradProfiler,
     BestCheckpointer,
@@ -115,6 +117,44 @@ def test_checkpoints_by_the_clock(tmp_path: Path) -> None:
     checkpointer.resume_or_load("")
     again.train(again.iter + 1, 9)
     assert names(tmp_path) == ["model_0000005.pth", "model_0000007.pth", "model_final.pth"]
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_end(tmp_path: Path) -> None:
+    trainer = Trainer()
+    checkpointer = Checkpointer(trainer.model, tmp_path)
+    (tmp_path / "model_final.pth").mkdir()
+    trainer.register_hooks([PeriodicCheckpointer(checkpointer, 2)])
+    with pytest.raises(CheckpointError, match=r"model_final\.pth' could not be saved"):
+        trainer.train(0, 2)
+    assert trainer.iter == 2
+    assert names(tmp_path) == ["model_0000001.pth", "model_final.pth"]
+    checkpointer.save("later")  # the folder is free again, and saves wait by themselves
+    assert (tmp_path / "later.pth").is_file()
+
+
+def test_leftovers_of_killed_processes_are_cleared(tmp_path: Path) -> None:
+    host = socket.gethostname().replace("+", "_")
+    leftover = tmp_path / f".model.pth.{host}+999999999+0123abcd.tmp"
+    leftover.touch()
+    trainer = Trainer()
+    trainer.register_hooks([PeriodicCheckpointer(Checkpointer(trainer.model, tmp_path), 2)])
+    trainer.train(0, 1)
+    assert not leftover.exists()
+
+
+def test_every_writer_is_closed_whatever_another_one_raises() -> None:
+    class Broken(Counter):
+        def write(self) -> None:
+            super().write()
+            raise OSError("disk full")
+
+    broken, sound = Broken(), Counter()
+    trainer = Trainer()
+    trainer.register_hooks([PeriodicWriter([broken, sound], period=100)])
+    with pytest.raises(OSError, match="disk full"):
+        trainer.train(0, 1)
+    assert (broken.closed, sound.closed) == (1, 1)
+    assert sound.written == [0]
 
 
 def test_names_by_epoch(tmp_path: Path) -> None:
