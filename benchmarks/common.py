@@ -276,6 +276,8 @@ class Report:
 
 
 def _relative(argument: str) -> str:
+    if argument.startswith("-"):
+        return argument
     path = Path(argument)
     return (
         str(path.resolve().relative_to(ROOT)) if path.resolve().is_relative_to(ROOT) else argument
