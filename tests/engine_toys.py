@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from fasttrain.engine import CfgNode, get_cfg
+from fasttrain.engine import CfgNode, build_engine, get_cfg
 from fasttrain.engine import data_keys as kfg
 
 
@@ -85,3 +85,39 @@ class Accuracy:
         self.epochs.append(epoch)
         right = [entry["caption"] == self.labels[entry["image_id"]] for entry in results]
         return {"accuracy": sum(right) / len(right)}
+
+
+def register(registry: Any, name: str) -> Any:
+    """A decorator that registers once, however often the test's module is imported."""
+
+    def add(made: Any) -> Any:
+        if name not in registry:
+            registry.register(made, name=name)
+        return made
+
+    return add
+
+
+class Samples(Dataset):
+    """A data set of ready rows."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.rows[index]
+
+
+def values(trainer: Any, name: str) -> list[float]:
+    """What a training put under a name."""
+    return [value for value, _ in trainer.storage.history(name).values()]
+
+
+def train(folder: Path, engine: str, model: str, data: str, **changes: Any) -> Any:
+    """A trainer that has trained by `toy_cfg`."""
+    trainer = build_engine(toy_cfg(folder, model, data, ENGINE__NAME=engine, **changes))
+    trainer.train()
+    return trainer
