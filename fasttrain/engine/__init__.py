@@ -1,5 +1,6 @@
 """The engine face: detectron2's and X-modaler's trainers on fasttrain's core."""
 
+from fasttrain.engine import comm, data_keys
 from fasttrain.engine.checkpointer import Checkpointer
 from fasttrain.engine.config import CfgNode
 from fasttrain.engine.default_trainer import DefaultTrainer
@@ -22,8 +23,20 @@ from fasttrain.engine.hooks import (
     TorchProfiler,
 )
 from fasttrain.engine.launch import launch
+from fasttrain.engine.losses import RewardCriterion, build_losses
 from fasttrain.engine.lr_schedules import build_lr_scheduler
-from fasttrain.engine.registries import ENGINE_REGISTRY, build_engine
+from fasttrain.engine.protocols import DecodingModel, Evaluator, Loss, Scorer, TrainableModel
+from fasttrain.engine.registries import (
+    DATASETS_REGISTRY,
+    ENGINE_REGISTRY,
+    EVALUATION_REGISTRY,
+    LOSSES_REGISTRY,
+    LR_SCHEDULER_REGISTRY,
+    META_ARCH_REGISTRY,
+    SCORER_REGISTRY,
+    SOLVER_REGISTRY,
+    build_engine,
+)
 from fasttrain.engine.solver import build_optimizer
 from fasttrain.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 from fasttrain.engine.trainers import (
@@ -44,7 +57,14 @@ from fasttrain.engine.writers import (
 )
 
 __all__ = [
+    "DATASETS_REGISTRY",
     "ENGINE_REGISTRY",
+    "EVALUATION_REGISTRY",
+    "LOSSES_REGISTRY",
+    "LR_SCHEDULER_REGISTRY",
+    "META_ARCH_REGISTRY",
+    "SCORER_REGISTRY",
+    "SOLVER_REGISTRY",
     "AMPTrainer",
     "AutogradProfiler",
     "BestCheckpointer",
@@ -52,14 +72,17 @@ __all__ = [
     "CfgNode",
     "Checkpointer",
     "CommonMetricPrinter",
+    "DecodingModel",
     "DefaultTrainer",
     "EvalHook",
+    "Evaluator",
     "EventStorage",
     "EventWriter",
     "HookBase",
     "IterationTimer",
     "JSONWriter",
     "LRScheduler",
+    "Loss",
     "ModelWeightsManipulating",
     "PeriodicCheckpointer",
     "PeriodicWriter",
@@ -68,7 +91,9 @@ __all__ = [
     "RLMeanTrainer",
     "RLTrainer",
     "RetrievalTrainer",
+    "RewardCriterion",
     "ScheduledSampling",
+    "Scorer",
     "SimpleTrainer",
     "SingleStreamRetrievalTrainer",
     "SingleStreamRetrievalTrainerHardNegatives",
@@ -76,11 +101,15 @@ __all__ = [
     "TensorboardXWriter",
     "TorchMemoryStats",
     "TorchProfiler",
+    "TrainableModel",
     "TrainerBase",
     "VCRTrainer",
     "build_engine",
+    "build_losses",
     "build_lr_scheduler",
     "build_optimizer",
+    "comm",
+    "data_keys",
     "default_argument_parser",
     "default_setup",
     "default_writers",

@@ -38,6 +38,19 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
             LocalGroup.group = group
 
 
+def get_local_process_group() -> Any:
+    """The process group of this machine.
+
+    Raises:
+        AssertionError: `launch` (or `create_local_process_group`) has made none.
+    """
+    assert LocalGroup.group is not None, (
+        "there is no group of this machine's processes; start them by launch(), or call "
+        "create_local_process_group() in all of them"
+    )
+    return LocalGroup.group
+
+
 def get_world_size() -> int:
     return dist.world_size()
 
