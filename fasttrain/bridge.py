@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fasttrain.engine.events import EventStorage
-from fasttrain.engine.trainer_base import HookBase, TrainerBase
+from fasttrain.engine.trainer_base import HookBase
 from fasttrain.hooks import Hook
 
 RUNNER_STAGES = {
@@ -14,13 +14,6 @@ RUNNER_STAGES = {
     "after_train_epoch", "after_train", "after_run",
 }  # fmt: skip
 STATES = "engine_hooks"  # entry of a Runner's checkpoint
-
-
-def _no_attribute(name: str, stands_for: str, offered: Any) -> AttributeError:
-    return AttributeError(
-        f"a bridged hook asked for {name!r}, which {stands_for} cannot offer; it offers "
-        f"{', '.join(sorted(offered))}. Register the hook on its own face instead"
-    )
 
 
 class HubStorage(EventStorage):
@@ -46,45 +39,45 @@ class HubStorage(EventStorage):
         self._hub.update_prefixed(f"train/{self.prefix}", dict(scalars))
 
 
-class TrainerView:
-    """What an engine hook sees of a Runner as its `trainer`."""
+class View:
+    """One face's object as the other face's hooks see it: the attributes that have a counterpart.
 
-    OFFERED = (
-        "iter", "start_iter", "max_iter", "storage", "model", "optimizer", "data_loader", "cfg",
-    )  # fmt: skip
+    Raises:
+        AttributeError: a hook asks for one that has none; says what is offered.
+    """
 
-    def __init__(self, runner: Any) -> None:
-        self._runner = runner
-        self.storage = HubStorage(runner.iter, runner.message_hub)
-        self.start_iter = runner.iter
+    stands_for: str
+    OFFERED: Mapping[str, Callable[[Any], Any]]
 
-    @property
-    def iter(self) -> int:
-        """The running iteration; the last one plus one once training has ended well."""
-        return int(self._runner.iter)
-
-    @property
-    def max_iter(self) -> int:
-        return int(self._runner.max_iters)
-
-    @property
-    def model(self) -> Any:
-        return self._runner.model
-
-    @property
-    def optimizer(self) -> Any:
-        return self._runner.optim_wrapper.optimizer
-
-    @property
-    def data_loader(self) -> Any:
-        return self._runner.train_dataloader
-
-    @property
-    def cfg(self) -> Any:
-        return self._runner.cfg
+    def __init__(self, subject: Any) -> None:
+        self.subject = subject
 
     def __getattr__(self, name: str) -> Any:
-        raise _no_attribute(name, "a Runner", self.OFFERED)
+        if name in self.OFFERED:
+            return self.OFFERED[name](self.subject)
+        raise AttributeError(
+            f"a bridged hook asked for {name!r}, which {self.stands_for} cannot offer; it offers "
+            f"{', '.join(sorted(self.OFFERED))}. Register the hook on its own face instead"
+        )
+
+
+class TrainerView(View):
+    """What an engine hook sees of a Runner as its `trainer`."""
+
+    stands_for = "a Runner"
+    OFFERED: Mapping[str, Callable[[Any], Any]] = {
+        "iter": lambda runner: int(runner.iter),
+        "max_iter": lambda runner: int(runner.max_iters),
+        "model": lambda runner: runner.model,
+        "optimizer": lambda runner: runner.optim_wrapper.optimizer,
+        "data_loader": lambda runner: runner.train_dataloader,
+        "cfg": lambda runner: runner.cfg,
+    }
+
+    def __init__(self, runner: Any) -> None:
+        super().__init__(runner)
+        self.storage = HubStorage(runner.iter, runner.message_hub)
+        self.start_iter = runner.iter
 
 
 class EngineHook(Hook):
@@ -160,46 +153,29 @@ class EngineHook(Hook):
             self.hook.load_state_dict(state)  # type: ignore[attr-defined]
 
 
-class RunnerView:
+class RunnerView(View):
     """What a Runner's hook sees of an engine trainer as its `runner`."""
 
-    OFFERED = ("iter", "max_iters", "epoch", "max_epochs", "model", "train_dataloader", "cfg")
+    stands_for = "an engine trainer"
+    OFFERED: Mapping[str, Callable[[Any], Any]] = {
+        "iter": lambda trainer: int(trainer.iter),
+        "max_iters": lambda trainer: int(trainer.max_iter),
+        "epoch": lambda trainer: trainer.iter // _epoch_length(trainer),
+        "max_epochs": lambda trainer: -(-trainer.max_iter // _epoch_length(trainer)),
+        "model": lambda trainer: trainer.model,
+        "train_dataloader": lambda trainer: _loader_of(trainer),
+        "cfg": lambda trainer: trainer.cfg,
+    }
 
-    def __init__(self, trainer: Any, iters_per_epoch: int | None) -> None:
-        self._trainer = trainer
-        self._iters_per_epoch = iters_per_epoch
 
-    @property
-    def iter(self) -> int:
-        return int(self._trainer.iter)
+def _epoch_length(trainer: Any) -> int:
+    """Iterations per epoch; a trainer that knows none runs a single epoch."""
+    return int(getattr(trainer, "iters_per_epoch", None) or max(trainer.max_iter, 1))
 
-    @property
-    def max_iters(self) -> int:
-        return int(self._trainer.max_iter)
 
-    @property
-    def epoch(self) -> int:
-        return self.iter // self._iters_per_epoch if self._iters_per_epoch else 0
-
-    @property
-    def max_epochs(self) -> int:
-        return -(-self.max_iters // self._iters_per_epoch) if self._iters_per_epoch else 1
-
-    @property
-    def model(self) -> Any:
-        return self._trainer.model
-
-    @property
-    def train_dataloader(self) -> Any:
-        own = getattr(self._trainer, "train_data_loader", None)
-        return self._trainer.data_loader if own is None else own
-
-    @property
-    def cfg(self) -> Any:
-        return self._trainer.cfg
-
-    def __getattr__(self, name: str) -> Any:
-        raise _no_attribute(name, "an engine trainer", self.OFFERED)
+def _loader_of(trainer: Any) -> Any:
+    own = getattr(trainer, "train_data_loader", None)
+    return trainer.data_loader if own is None else own
 
 
 def _acts_at(hook: Hook, stage: str) -> bool:
@@ -234,23 +210,18 @@ class RunnerHook(HookBase):
             )
         self.hook = hook
         self._view: Any = None
-        self._iters_per_epoch: int | None = None
 
     def before_train(self) -> None:
-        trainer: TrainerBase = self.trainer
-        self._iters_per_epoch = getattr(trainer, "iters_per_epoch", None)
-        self._view = RunnerView(trainer, self._iters_per_epoch)
+        self._view = RunnerView(self.trainer)
         self.hook.before_run(self._view)
         self.hook.before_train(self._view)
 
     def _position(self) -> tuple[int, bool, bool]:
         """The index in the epoch, and whether an epoch begins and ends with this step."""
-        trainer = self.trainer
-        length = self._iters_per_epoch
-        index = trainer.iter % length if length else trainer.iter - trainer.start_iter
-        last = trainer.iter + 1 == trainer.max_iter
-        ends = last or (length is not None and index + 1 == length)
-        return index, index == 0 or trainer.iter == trainer.start_iter, ends
+        trainer, length = self.trainer, _epoch_length(self.trainer)
+        index = trainer.iter % length
+        begins = index == 0 or trainer.iter == trainer.start_iter
+        return index, begins, index + 1 == length or trainer.iter + 1 == trainer.max_iter
 
     def before_step(self) -> None:
         index, begins, _ = self._position()

@@ -6,29 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from fasttrain.core.pending import HostTransfer
 from fasttrain.engine.events import (
     EventStorage,
     flatten_results,
     get_event_storage,
     has_event_storage,
 )
-
-
-class SlowReader:
-    """Stands for a device: every tensor waits until the flush, and reads are counted."""
-
-    direct = False
-
-    def __init__(self) -> None:
-        self.flushes = 0
-
-    def defers(self, value: torch.Tensor) -> bool:
-        return True
-
-    def begin(self, vectors: list[torch.Tensor]) -> HostTransfer:
-        self.flushes += 1
-        return HostTransfer(vectors)
+from slow_device import SlowReader
 
 
 def test_scalars_carry_their_iteration() -> None:
@@ -65,10 +49,10 @@ def test_device_scalars_are_read_once_for_all() -> None:
         storage.put_scalar("loss", loss)
         storage.put_scalar("lr", 0.1, smoothing_hint=False)
         loss.add_(1)  # what was put is the value of then
-    assert reader.flushes == 0
+    assert reader.num_waits == 0
     assert [value for value, _ in storage.history("loss").values()] == [*range(1, 11)]
     assert storage.latest()["lr"] == (0.1, 9)
-    assert reader.flushes == 1
+    assert len(reader.transfers) == reader.num_waits == 1
 
 
 def test_smoothing_takes_the_median_of_the_last_iterations() -> None:
@@ -123,3 +107,36 @@ def test_images_and_histograms_wait_for_a_writer() -> None:
 
 def test_results_are_flattened_by_slashes() -> None:
     assert flatten_results({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a/b": 1, "a/c/d": 2, "e": 3}
+
+
+def test_a_step_goes_in_by_one_call_under_its_scope() -> None:
+    storage = EventStorage()
+    with storage.name_scope("train"):
+        for storage.iter in range(3):
+            storage.put_all({"a": float(storage.iter), "b": torch.tensor(2.0)})
+    assert storage.history("train/a").values() == [(0.0, 0), (1.0, 1), (2.0, 2)]
+    assert storage.latest()["train/b"] == (2.0, 2)
+    with storage.name_scope("train"), pytest.raises(AssertionError, match="train/a was put with"):
+        storage.put_all({"a": 1.0}, smoothing_hint=False)
+
+
+def test_the_mean_of_all_values_is_kept_up() -> None:
+    storage = EventStorage()
+    expected = []
+    for value in range(1, 8):
+        storage.put_scalar("x", value)
+        expected.append(value)
+        if value % 3 == 0:
+            assert storage.history("x").global_avg() == pytest.approx(np.mean(expected))
+    assert storage.history("x").global_avg() == pytest.approx(4.0)
+
+
+def test_several_values_per_iteration_are_smoothed_together() -> None:
+    storage = EventStorage()
+    for storage.iter in range(50):
+        for value in (1.0, 5.0, 9.0):
+            storage.put_scalar("x", value + storage.iter)
+    assert storage.count_samples("x", 20) == 60
+    assert storage.latest_with_smoothing_hint(20)["x"][0] == pytest.approx(
+        np.median([v + i for i in range(30, 50) for v in (1.0, 5.0, 9.0)])
+    )

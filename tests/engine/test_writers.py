@@ -102,3 +102,53 @@ def test_nothing_is_printed_at_the_end(caplog: pytest.LogCaptureFixture) -> None
 def test_a_writer_without_write_says_so() -> None:
     with pytest.raises(NotImplementedError, match="EventWriter has no write"):
         EventWriter().write()
+
+
+def test_json_is_synced_now_and_then_and_when_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[int] = []
+    clock = [0.0]
+    monkeypatch.setattr("fasttrain.engine.writers.os.fsync", syncs.append)
+    monkeypatch.setattr("fasttrain.engine.writers.time.monotonic", lambda: clock[0])
+    writer = JSONWriter(tmp_path / "folder" / "m.json", sync_interval_s=5.0)
+    with EventStorage() as storage:
+        for storage.iter in range(12):
+            clock[0] += 1.0
+            storage.put_scalar("x", storage.iter)
+            writer.write()
+            lines = (tmp_path / "folder" / "m.json").read_text().splitlines()
+            assert len(lines) == storage.iter + 1  # readers see every line at once
+    assert len(syncs) == 2
+    writer.close()
+    assert len(syncs) == 3
+    writer.close()
+    assert len(syncs) == 3
+
+
+def test_json_goes_on_after_closing(tmp_path: Path) -> None:
+    writer = JSONWriter(tmp_path / "m.json")
+    with EventStorage() as storage:
+        for storage.iter in range(2):
+            storage.put_scalar("x", 1.0)
+            writer.write()
+            writer.close()
+    lines = (tmp_path / "m.json").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [0, 1]
+
+
+def test_json_may_be_a_device_that_cannot_be_synced() -> None:
+    writer = JSONWriter("/dev/null", sync_interval_s=0.0)
+    with EventStorage() as storage:
+        storage.put_scalar("x", 1.0)
+        writer.write()
+    writer.close()
+
+
+def test_a_name_that_comes_later_is_shown() -> None:
+    printer = CommonMetricPrinter()
+    with EventStorage() as storage:
+        storage.put_scalar("loss_a", 1.0)
+        assert "loss_a: 1" in printer.line(storage)
+        storage.put_scalar("val/CIDEr", 2.0)
+        assert printer.line(storage).count("val/CIDEr: 2") == 1
