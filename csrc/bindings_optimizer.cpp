@@ -69,6 +69,7 @@ struct BusyGuard {
 
 class Table {
   public:
+    // `keys` are what of a group matters, the learning rate first.
     Table(const std::string &path, py::object tensor_type, py::object increment_version,
           py::object values_of, std::vector<std::string> keys)
         : table_(path), methods_{tensor_type.attr("data_ptr"), tensor_type.attr("is_contiguous"),
@@ -78,6 +79,9 @@ class Table {
         for (const std::string &key : keys)
             keys_.push_back(intern(key.c_str()));
     }
+
+    // Where the table will be finished, for a GPU; groups come after it.
+    void set_gpu(py::object device) { gpu_ = std::move(device); }
 
     void add_group(py::dict group) {
         HeldGroup held;
@@ -156,8 +160,15 @@ class Table {
                                   reinterpret_cast<void *>(stream)));
     }
 
+    // Takes over from the device which slots were updated already. Waits for the stream.
+    void read_first(uintptr_t stream) {
+        const py::gil_scoped_release release;
+        cuda_->read_first(table_.slots, reinterpret_cast<void *>(stream));
+    }
+
     // As `step`, but everything stays on the device: addresses of the loss scale, of a flag that
-    // forbids the step, and of where norm and flag go; 0 where there is none.
+    // forbids the step, and of where norm and flag go; 0 where there is none. True when the step
+    // went into a graph.
     py::object step_cuda(py::list param_groups, double unscale, NormKind norm, double power,
                          double max_norm, double clip_value, bool check_finite, bool zero,
                          uintptr_t scale, uintptr_t found_inf, uintptr_t norm_out,
@@ -173,15 +184,16 @@ class Table {
         const DeviceScalars scalars{
             reinterpret_cast<const float *>(scale), reinterpret_cast<const float *>(found_inf),
             reinterpret_cast<float *>(norm_out), reinterpret_cast<float *>(found_out)};
+        bool captured;
         {
             const py::gil_scoped_release release;
-            cuda_->step(table_.slots, table_.groups, request, scalars,
-                        reinterpret_cast<void *>(stream));
+            captured = cuda_->step(table_.slots, table_.groups, request, scalars,
+                                   reinterpret_cast<void *>(stream));
         }
         increment_versions(grads);
         if (zero && !grads.empty())
             methods_.increment_version(grads);
-        return py::bool_(true);
+        return py::bool_(captured);
     }
 #endif
 
@@ -206,16 +218,37 @@ class Table {
         return value ? value : Py_None;
     }
 
+    // Where a learning rate is that the GPU can read by itself; null for any other.
+    const float *on_gpu(const py::object &lr) const {
+        if (!gpu_ || is_constant(lr.ptr()) || !py::hasattr(lr, "data_ptr") ||
+            !py::object(lr.attr("device")).equal(gpu_) ||
+            !lr.attr("is_floating_point")().cast<bool>() ||
+            lr.attr("element_size")().cast<int>() != 4)
+            return nullptr;
+        return reinterpret_cast<const float *>(address_of(methods_, lr.ptr()));
+    }
+
+    bool is_read_there(size_t index, PyObject *lr) const {
+        const float *at = table_.groups[index].lr_at;
+        return at && reinterpret_cast<uintptr_t>(at) == address_of(methods_, lr);
+    }
+
     // Takes a group's values over; false when its rule became another one.
     bool read_group(size_t index) {
         HeldGroup &held = groups_[index];
         held.values.resize(keys_.size());
         for (size_t key = 0; key < keys_.size(); ++key)
             held.values[key] = py::reinterpret_borrow<py::object>(value_at(held, key));
-        const py::tuple found = values_of_(held.dict);
+        Group &group = table_.groups[index];
+        group.lr_at = on_gpu(held.values[0]);
+        py::dict known = held.dict;
+        if (group.lr_at) { // its value is not for the host to know
+            known = py::reinterpret_steal<py::dict>(PyDict_Copy(held.dict.ptr()));
+            known[keys_[0]] = 0.0;
+        }
+        const py::tuple found = values_of_(known);
         const RuleKind kind = rule_named(found[0].cast<std::string>());
         const py::tuple values = found[2];
-        Group &group = table_.groups[index];
         const bool same = group.kind == kind;
         group.kind = kind;
         group.maximize = found[1].cast<bool>();
@@ -236,13 +269,15 @@ class Table {
             int changed = -1;
             for (size_t key = 0; key < keys_.size(); ++key) {
                 PyObject *value = value_at(held, key);
-                if (value == held.values[key].ptr() && is_constant(value))
+                if (value == held.values[key].ptr() &&
+                    (is_constant(value) || (key == 0 && is_read_there(index, value))))
                     continue;
                 changed = changed < 0 ? int(key) : int(keys_.size());
             }
             if (changed == 0 && PyFloat_CheckExact(value_at(held, 0))) { // the learning rate alone
                 held.values[0] = py::reinterpret_borrow<py::object>(value_at(held, 0));
                 table_.groups[index].values[0] = PyFloat_AS_DOUBLE(held.values[0].ptr());
+                table_.groups[index].lr_at = nullptr;
             } else if (changed >= 0 && !read_group(index)) {
                 return false;
             }
@@ -305,6 +340,7 @@ class Table {
 #endif
     TensorMethods methods_;
     py::object values_of_;
+    py::object gpu_; // torch.device, null on the CPU
     py::object grad_name_, params_name_;
     std::vector<py::object> keys_;
     std::vector<HeldGroup> groups_;
@@ -341,6 +377,8 @@ void bind_optimizer(py::module_ &module) {
 #ifdef FT_CUDA
         .def("workspace_bytes", &Table::workspace_bytes)
         .def("finish_cuda", &Table::finish_cuda)
+        .def("set_gpu", &Table::set_gpu)
+        .def("read_first", &Table::read_first)
         .def("step_cuda", &Table::step_cuda)
 #endif
         .def("step", &Table::step);

@@ -21,15 +21,20 @@ class CudaTable {
     // Bytes of device memory that a table of these slots needs.
     static size_t workspace_bytes(const std::vector<Slot> &slots, const std::vector<Group> &groups);
 
-    // `workspace` is device memory of that size and must outlive the table. Copies the slots there.
+    // `workspace` is device memory of that size and must outlive the table. Copies the slots there
+    // and waits for it; not to be called while `stream` is being captured.
     CudaTable(const std::vector<Slot> &slots, const std::vector<Group> &groups, int device,
               void *workspace, void *stream);
     ~CudaTable();
 
-    // Norm pass, decision, update pass on `stream`. Gradient addresses and group values are copied
-    // over only when they differ from the last step's; a captured step must not need that.
-    void step(const std::vector<Slot> &slots, const std::vector<Group> &groups,
+    // Norm pass, decision, update pass on `stream`: launches only. Gradient addresses and group
+    // values are sent along where they differ from the last step's. True when the step went into a
+    // graph: the workspace must then live as long as the graph does.
+    bool step(const std::vector<Slot> &slots, const std::vector<Group> &groups,
               const StepRequest &request, const DeviceScalars &scalars, void *stream);
+
+    // Sets `first` of each slot to what the device knows. Waits for the stream.
+    void read_first(std::vector<Slot> &slots, void *stream) const;
 
   private:
     struct Impl;

@@ -36,7 +36,8 @@ struct Slot {
 
 struct Group {
     RuleKind kind = RuleKind::sgd;
-    double values[kMaxValues] = {};
+    double values[kMaxValues] = {}; // the learning rate first
+    const float *lr_at = nullptr;   // on a GPU: where the learning rate is, instead
     bool maximize = false;
 };
 

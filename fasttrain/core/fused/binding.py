@@ -47,8 +47,12 @@ def table_device(params: Iterable[Tensor]) -> torch.device:
     """The device of the table: the first that the native passes can run on."""
     for param in params:
         device: torch.device = param.device
-        if device.type == "cpu" or (device.type == "cuda" and native.cuda_usable()):
+        if device.type == "cpu":
             return device
+        if device.type == "cuda":
+            with torch.cuda.device(device):  # it is asked whether kernels fit the current device
+                if native.cuda_usable():
+                    return device
     return CPU
 
 
@@ -91,6 +95,9 @@ class Binding:
         }
         self.outside: list[Tensor] = []
         self.params: list[Tensor] = []
+        groups = optimizer.param_groups
+        self.device = table_device(p for group in groups for p in group["params"])
+        on_cpu = self.device.type == "cpu"
         self._table = self._module.Table(
             native.cpu_path(),
             torch._C.TensorBase,
@@ -98,10 +105,9 @@ class Binding:
             type(optimizer).rule_of,
             list(optimizer.hyper_keys),
         )
-        groups = optimizer.param_groups
-        self.device = table_device(p for group in groups for p in group["params"])
+        if not on_cpu:
+            self._table.set_gpu(self.device)
         self._fill(optimizer, previous_first)
-        on_cpu = self.device.type == "cpu"
         self.usable = not self.outside or (on_cpu and bool(self.params))
         self._finish()
 
@@ -147,7 +153,7 @@ class Binding:
                 or count.device != self.device
             ):
                 count = float(count or 0.0)
-                state["step"] = torch.tensor(count, dtype=torch.float32, device=self.device)
+                state["step"] = torch.full((), count, dtype=torch.float32, device=self.device)
             step = state["step"].data_ptr()
         dtype = options.dtype_of(param)
         pointers = []

@@ -139,6 +139,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         self._sparse: set[Tensor] = set()
         self._said = False
         self._binding = None
+        self._captured: list[Tensor] = []  # memory that captured steps write to when replayed
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_options": self._options}
@@ -219,6 +220,11 @@ class FusedOptimizer(torch.optim.Optimizer):
         if self._overlap is None:
             groups = self.param_groups
             params = [p for g in groups for p in g["params"] if reason_outside(p, CPU) is None]
+            if not params:
+                raise RuntimeError(
+                    "overlap_norm sums gradients while they are in the CPU's cache, and none of "
+                    "the parameters is one that the CPU's native passes take: leave it off"
+                )
             self._overlap = OverlapNorm(params)
         return self._overlap
 
