@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
+from fasttrain.engine.batches import endless_batches
 from fasttrain.engine.events import EventStorage
 from fasttrain.engine.trainer_base import HookBase
 
@@ -45,10 +46,9 @@ class PreciseBN(HookBase):
         if num_iter < 1:
             raise ValueError(f"num_iter must be >= 1, got {num_iter}")
         self._model = model
-        self._data_loader = data_loader
+        self._batches = endless_batches(data_loader)
         self._num_iter = num_iter
         self._period = period
-        self._data_iter: Iterator[Any] | None = None
         self._disabled = not active_batch_norms(model)
         if self._disabled:
             logger.info("PreciseBN is disabled: no batch-norm layer in training mode.")
@@ -58,14 +58,6 @@ class PreciseBN(HookBase):
         is_final = done == self.trainer.max_iter
         if is_final or (self._period > 0 and done % self._period == 0):
             self.update_stats()
-
-    def _next_batch(self) -> Any:
-        if self._data_iter is not None:
-            batch = next(self._data_iter, None)
-            if batch is not None:
-                return batch
-        self._data_iter = iter(self._data_loader)
-        return next(self._data_iter)
 
     @torch.no_grad()
     def update_stats(self) -> None:
@@ -81,7 +73,7 @@ class PreciseBN(HookBase):
                 layer.momentum = 1.0  # running statistics become those of one batch
             with EventStorage():
                 for _ in range(self._num_iter):
-                    self._model(self._next_batch())
+                    self._model(next(self._batches))
                     for layer, mean, square in zip(layers, means, squares, strict=True):
                         batch_mean: Any = layer.running_mean
                         batch_var: Any = layer.running_var
