@@ -93,25 +93,19 @@ class EventStorage:
 
     Attributes:
         iter: the running iteration; set it, or call `step`.
+        store: where the scalars live.
         defers: tells whether a tensor is left on its device until a flush.
     """
 
     def __init__(self, start_iter: int = 0, *, reader: Reader | None = None) -> None:
         self.iter = start_iter
-        self._store = ScalarStore(reader=reader)
-        self.defers = self._store.defers
-        self._histories: dict[str, HistoryBuffer] = {}
-        self._smoothing_hints: dict[str, bool] = {}
+        self.store = ScalarStore(reader=reader)
+        self.defers = self.store.defers
+        self._histories: dict[str, HistoryBuffer] = {}  # of the store's series, made when read
+        self._unsmoothed: set[str] = set()  # the few names whose hint is False
         self._prefix = ""
-        # (prefix, hint) -> names that were put so before: one comparison checks a whole step.
-        self._known: dict[tuple[str, bool], set[str]] = {}
         self._vis_data: list[tuple[str, Tensor, int]] = []
         self._histograms: list[dict[str, Any]] = []
-
-    @property
-    def store(self) -> ScalarStore:
-        """Where the scalars live."""
-        return self._store
 
     @property
     def prefix(self) -> str:
@@ -152,21 +146,24 @@ class EventStorage:
         cur_iter: int | None = None,
     ) -> None:
         """`put_scalar` for every entry, in one call of the store."""
-        known = self._known.get((self._prefix, smoothing_hint))
-        if known is None or not scalars.keys() <= known:
-            self._get_to_know(scalars, smoothing_hint)
-        self._store.put_many(
-            scalars, self._prefix, int(self.iter if cur_iter is None else cur_iter)
-        )
+        if not smoothing_hint:
+            self._note_unsmoothed(scalars)
+        elif self._prefix:
+            self._refuse([name for name in scalars if self._prefix + name in self._unsmoothed])
+        elif not scalars.keys().isdisjoint(self._unsmoothed):
+            self._refuse([name for name in scalars if name in self._unsmoothed])
+        iteration = self.iter if cur_iter is None else cur_iter
+        self.store.put_many(scalars, self._prefix, int(iteration))
 
-    def _get_to_know(self, names: Iterable[str], smoothing_hint: bool) -> None:
-        for short_name in names:
-            name = self._prefix + short_name
-            hint = self._smoothing_hints.setdefault(name, smoothing_hint)
-            assert hint == smoothing_hint, f"Scalar {name} was put with a different smoothing_hint!"
-            if name not in self._histories:
-                self._histories[name] = HistoryBuffer(self._store.series(name))
-            self._known.setdefault((self._prefix, smoothing_hint), set()).add(short_name)
+    def _note_unsmoothed(self, names: Iterable[str]) -> None:
+        new = [name for name in names if self._prefix + name not in self._unsmoothed]
+        self._refuse([name for name in new if self._prefix + name in self.store])
+        self._unsmoothed.update(self._prefix + name for name in new)
+
+    def _refuse(self, names: list[str]) -> None:
+        assert not names, (
+            f"Scalar {self._prefix + names[0]} was put with a different smoothing_hint!"
+        )
 
     def put_image(self, img_name: str, img_tensor: Any) -> None:
         """Keep an image for the writers: [C, H, W], uint8 in 0..255 or float in 0..1, RGB."""
@@ -198,27 +195,37 @@ class EventStorage:
         Raises:
             KeyError: nothing was put under that name.
         """
-        if name not in self._histories:
+        histories = self._all_histories()
+        if name not in histories:
             raise KeyError(f"No history metric available for {name}!")
-        return self._histories[name]
+        return histories[name]
 
     def histories(self) -> dict[str, HistoryBuffer]:
         """Name -> history."""
-        return dict(self._histories)
+        return dict(self._all_histories())
+
+    def _all_histories(self) -> dict[str, HistoryBuffer]:
+        if len(self._histories) != len(self.store):
+            for name in self.store:
+                if name not in self._histories:
+                    self._histories[name] = HistoryBuffer(self.store.series(name))
+        return self._histories
 
     def latest(self) -> dict[str, tuple[float, int]]:
         """Name -> (newest value, its iteration); a sync point when scalars wait on a device."""
         return {
-            name: history.recent(1)[:2] for name, history in self._histories.items() if len(history)
+            name: history.recent(1)[:2]
+            for name, history in self._all_histories().items()
+            if len(history)
         }
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
         """As `latest`, but the median over the last iterations where smoothing was hinted."""
         smoothed: dict[str, tuple[float, int]] = {}
-        for name, history in self._histories.items():
+        for name, history in self._all_histories().items():
             if len(history):
                 value, iteration, median, _ = history.recent(window_size)
-                smoothed[name] = (median if self._smoothing_hints[name] else value, iteration)
+                smoothed[name] = (value if name in self._unsmoothed else median, iteration)
         return smoothed
 
     def count_samples(self, name: str, window_size: int = 20) -> int:
@@ -227,11 +234,11 @@ class EventStorage:
 
     def smoothing_hints(self) -> dict[str, bool]:
         """Name -> whether it wants smoothing."""
-        return dict(self._smoothing_hints)
+        return {name: name not in self._unsmoothed for name in self.store}
 
     def flush(self) -> None:
         """Bring home what waits on a device (sync point)."""
-        self._store.flush()
+        self.store.flush()
 
     def step(self) -> None:
         """Go on to the next iteration, for loops that do not set `iter`."""
