@@ -86,12 +86,13 @@ def bind(optimizer: Any, previous: Binding | None = None) -> Binding:
     Raises:
         RuntimeError: a CUDA graph is being captured, which would replay the preparations.
     """
-    device = table_device(p for group in optimizer.param_groups for p in group["params"])
-    if device.type != "cpu" and torch.cuda.is_current_stream_capturing():
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    if any(p.device.type == "cuda" for p in params) and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
             f"{type(optimizer).__name__} must prepare its states outside of a CUDA graph: run one "
             "step with all gradients there before the capture"
         )
+    device = table_device(params)
     first = previous.never_updated() if previous is not None and previous.usable else set()
     with torch.no_grad():
         return (Binding if device.type == "cpu" else DeviceBinding)(optimizer, first)

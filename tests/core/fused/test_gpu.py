@@ -195,6 +195,7 @@ def test_a_first_step_cannot_be_captured(native_path):
         pytest.raises(RuntimeError, match="run one step with all gradients there before"),
         torch.cuda.graph(graph),
     ):
+        param.grad.mul_(2.0)  # an empty graph would be warned about
         optimizer.step()
 
 
@@ -276,7 +277,7 @@ def test_overlap_norm_is_refused(native_path):
 def test_another_gpu_than_the_scalers(native_path):
     param = torch.nn.Parameter(torch.ones(5, device="cuda:1"))
     param.grad = torch.full_like(param, 1024.0)
-    optimizer, scaler = fused.SGD([param], lr=0.5), make_scaler("cuda:0")
+    optimizer, scaler = fused.SGD([param], lr=0.5), make_scaler("cuda")
     optimizer.fused_step(scaler=scaler, clip=None)
     scaler.update()
     torch.testing.assert_close(param.detach().cpu(), torch.full((5,), 0.5))
