@@ -44,11 +44,16 @@ def optimizer_state(optim_wrapper: Any) -> dict[str, Any]:
     )
 
 
+def _wrappers_of(optim_wrapper: Any) -> Iterable[Any]:
+    """The wrappers in a dict of them, or the one there is."""
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        return optim_wrapper.values()
+    return [optim_wrapper]
+
+
 def optimizers_of(optim_wrapper: Any) -> list[torch.optim.Optimizer]:
     """The optimizers behind one wrapper or several."""
-    wrappers = (
-        optim_wrapper.values() if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
-    )
+    wrappers = _wrappers_of(optim_wrapper)
     return [wrapper.optimizer for wrapper in wrappers if isinstance(wrapper, OptimWrapper)]
 
 
@@ -76,12 +81,9 @@ def load_scheduler_states(schedulers: Any, states: Any, logger: Logger) -> None:
 
 def pending_gradients(model: nn.Module, optim_wrapper: Any) -> dict[str, Tensor]:
     """The gradients summed up so far when an accumulation group is cut midway, else nothing."""
-    wrappers: Iterable[Any] = (
-        optim_wrapper.values() if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
-    )
     cut = any(
         getattr(wrapper, "_accumulative_counts", 1) > 1 and not wrapper.should_update()
-        for wrapper in wrappers
+        for wrapper in _wrappers_of(optim_wrapper)
     )
     if not cut:
         return {}
