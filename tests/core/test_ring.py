@@ -170,6 +170,30 @@ def test_put_scalars_writes_what_it_can(kind: str) -> None:
     assert put(rings, {"host": torch.tensor(1.0)}, type(None)) == ["host"]
 
 
+HOST_SCALARS = {
+    "float32": torch.tensor(1.5),
+    "with a gradient": torch.tensor(2.5, requires_grad=True) * 2,
+    "float64": torch.tensor([[0.1]], dtype=torch.float64),
+    "float16": torch.tensor(0.5, dtype=torch.float16),
+    "bfloat16": torch.tensor(0.25, dtype=torch.bfloat16),
+    "integer": torch.tensor(3),
+    "element": torch.arange(5.0)[3],
+    "odd element": torch.arange(5.0)[1:2],
+    "real part": torch.tensor(1 + 2j).real,
+    "imaginary part": torch.tensor(1 + 2j).imag,
+    "of a conjugate": torch.tensor(1 + 2j).conj().imag,
+    "of a double": torch.tensor(1 + 2j, dtype=torch.complex128).conj().imag,
+    "zero": torch._efficientzerotensor(()),
+}
+
+
+@pytest.mark.parametrize("what", HOST_SCALARS)
+def test_put_scalars_reads_as_item_does(kind: str, what: str) -> None:
+    ring = make_ring(4)
+    assert choose_put_scalars()({"x": ring}, {"x": HOST_SCALARS[what]}, torch.Tensor) is None
+    assert ring.last() == HOST_SCALARS[what].item()
+
+
 @pytest.mark.parametrize(
     ("value", "number"),
     [
