@@ -182,24 +182,26 @@ class LogProcessor:
             reserve_prefix: keep the mode in the names.
         """
         prefix = f"{mode}/"
-        buffers = {
-            name[len(prefix) :]: buffer
-            for name, buffer in runner.message_hub.log_scalars.items()
-            if name.startswith(prefix)
-        }
+        length = len(prefix)
+        cut = 0 if reserve_prefix else length
+        buffers = runner.message_hub.log_scalars
         tag: OrderedDict[str, Any] = OrderedDict()
-        kept = prefix if reserve_prefix else ""
-        smoothed = self._smoothed
-        for name, buffer in buffers.items():
-            if name not in smoothed:
-                smoothed[name] = self.mean_pattern.search(name) is not None
-            tag[kept + name] = buffer.mean(self.window_size) if smoothed[name] else buffer.current()
+        smoothed, window_size = self._smoothed, self.window_size
+        for full_name, buffer in buffers.items():
+            if not full_name.startswith(prefix):
+                continue
+            smooth = smoothed.get(full_name)
+            if smooth is None:
+                smooth = self.mean_pattern.search(full_name[length:]) is not None
+                smoothed[full_name] = smooth
+            tag[full_name[cut:]] = buffer.mean(window_size) if smooth else buffer.current()
         for cfg in custom_cfg:
             arguments = dict(cfg)
             source = arguments.pop("data_src")
             name = arguments.pop("log_name", source)
-            if source in buffers:
-                tag[kept + name] = buffers[source].statistics(**arguments)
+            if prefix + source in buffers:
+                statistic = buffers[prefix + source].statistics(**arguments)
+                tag[(prefix + name)[cut:]] = statistic
         return tag
 
     def _collect_non_scalars(self, runner: Runner, mode: str) -> dict[str, Any]:

@@ -79,7 +79,9 @@ class BaseModel(BaseModule):
         log_vars: dict[str, Any] = OrderedDict(loss=0)
         total: Any = None
         for name, value in losses.items():
-            mean = _mean(name, value)
+            # Most losses are plain scalars; asking that here spares them a call.
+            scalar = type(value) is Tensor and value.dim() == 0
+            mean: Any = value if scalar else _mean(name, value)
             log_vars[name] = mean
             if "loss" in name:
                 total = mean if total is None else total + mean
