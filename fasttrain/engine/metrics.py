@@ -12,7 +12,7 @@ from torch import Tensor
 from fasttrain.core import dist
 from fasttrain.core.pending import PendingFlush
 from fasttrain.engine.events import EventStorage
-from fasttrain.engine.loss_sum import LossDict, trained_on
+from fasttrain.engine.loss_sum import LossDict, is_metric, trained_on
 
 TOTAL = "total_loss"
 
@@ -26,8 +26,8 @@ class AsyncMetrics:
     reading costs nothing, the step itself raises. The last step reads everything.
 
     Args:
-        gather_period: iterations between two gatherings over processes. Between them only the
-            finiteness of the totals is kept, on the device, and joins the next gathered total.
+        gather_period: iterations between two writes, each gathered over the processes. Between
+            them only the finiteness of the losses is kept, on the device, and joins the next write.
         flush_period: iterations between two copies.
     """
 
@@ -39,7 +39,7 @@ class AsyncMetrics:
         self._flush_period = flush_period
         self._several: bool | None = None  # processes; asked for once, at the first write
         self._flush: PendingFlush | None = None
-        self._unsent: Tensor | None = None  # 0 while the totals since the last gathering are finite
+        self._unsent: Tensor | None = None  # 0 while the losses since the last write are finite
 
     def write(
         self,
@@ -64,10 +64,12 @@ class AsyncMetrics:
         """
         if self._several is None:
             self._several = dist.world_size() > 1
-        if self._several:
+        if self._gather_period > 1:
             if not is_last and (iteration + 1) % self._gather_period:
                 self._keep_finiteness(losses)
                 return
+            losses = self._with_kept_finiteness(losses)
+        if self._several:
             losses, data_time = self._gather(losses, data_time)
         stacked = losses.stacked if isinstance(losses, LossDict) else None
         on_host = stacked is not None and not storage.defers(stacked) and not prefix
@@ -86,9 +88,19 @@ class AsyncMetrics:
             _raise_if_total_is_nonfinite(storage)
 
     def _keep_finiteness(self, losses: Mapping[str, Any]) -> None:
-        for part in trained_on(losses):
+        stacked = losses.stacked if isinstance(losses, LossDict) else None
+        parts = trained_on(losses) if stacked is None else [stacked.detach().float().sum()]
+        for part in parts:
             flag = part.detach().reshape(()) * 0.0  # NaN when it is not finite
             self._unsent = flag if self._unsent is None else self._unsent + flag
+
+    def _with_kept_finiteness(self, losses: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The losses, one of them NaN when one since the last write was not finite."""
+        unsent, self._unsent = self._unsent, None
+        if unsent is None:
+            return losses
+        name = next(name for name in losses if not is_metric(name))
+        return {**losses, name: losses[name].detach() + unsent}
 
     def _gather(
         self, losses: Mapping[str, Any], data_time: float | None
@@ -98,8 +110,6 @@ class AsyncMetrics:
         device = tensors[0].device if tensors else torch.device("cpu")
         values = [torch.as_tensor(value, device=device) for value in losses.values()]
         joined = torch.stack([value.detach().float().reshape(()) for value in values])
-        if self._unsent is not None:
-            joined, self._unsent = joined + self._unsent, None
         dist.all_reduce(joined, "mean")
         longest: Any = None
         if data_time is not None:

@@ -137,6 +137,21 @@ def test_a_nan_between_two_gatherings_is_not_lost(two_processes: None) -> None:
         metrics.write(storage, losses_of(1.0), 0.5, 2)
 
 
+def test_one_process_writes_every_period_too() -> None:
+    model = Losing(13)
+    trainer = SimpleTrainer(
+        model,
+        [torch.ones(2, 2)],
+        torch.optim.SGD(model.parameters(), lr=0.01),
+        gather_metric_period=5,
+    )
+    trainer.train(0, 12)
+    for name in ("total_loss", "loss_3", "data_time"):
+        assert [i for _, i in trainer.storage.history(name).values()] == [4, 9, 11]  # and the last
+    with pytest.raises(FloatingPointError, match="at iteration=14"):  # was NaN at 13
+        trainer.train(12, 30)
+
+
 def test_names_get_the_prefix_and_data_time_does_not() -> None:
     storage = EventStorage()
     AsyncMetrics().write(storage, losses_of(1.0), 0.5, 0, "second/")
