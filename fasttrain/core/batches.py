@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import hashlib
+import logging
+from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
+from fasttrain.core import dist
+from fasttrain.core.batch_order import (
+    Tail,
+    behind_batches,
+    behind_samples,
+    can_skip,
+    end_persistent_workers,
+    generators_of,
+    set_sampler_epoch,
+    with_order,
+)
 from fasttrain.core.checkpoint.rng import collect_rng_state, restore_rng_state
-from fasttrain.core.worker_seed import starting_at
+from fasttrain.core.resume_point import DataShape, ResumePoint, resume_point
+from fasttrain.core.worker_seed import BatchSeededInit, mix
+
+__all__ = ["Batches", "Tail", "generators_of", "set_sampler_epoch", "with_order"]
+
+_logger = logging.getLogger("fasttrain.batches")
 
 
 class Batches:
     """The passes over one dataloader, and where the running one stands.
 
     What a pass yields is fixed by the random state at its start (samplers draw their order from
-    it, workers their seed) and by the number of batches consumed. That is the position; batches
+    it, workers their seed) and by the number of samples consumed. That is the position; batches
     that workers fetched ahead do not count. A dataloader with a `state_dict` of its own (such as
     torchdata's StatefulDataLoader) is asked for it instead.
     """
@@ -29,10 +46,13 @@ class Batches:
         self.running = False
         self.failed_while_fetching = False
         self._first_iter = 0
+        self._start_samples: int | None = None
+        self._start_iter = 0
         self._rng_at_start: dict[str, Any] = {}
         self._generators_at_start: list[torch.Tensor] = []
         self._target: dict[str, Any] | None = None
         self._live: Generator[Any, None, None] | None = None
+        self._with_workers: Any = None
 
     def begin(self, loader: Any, iter_: int, roll_over: bool = False) -> Iterator[Any]:
         """Start the next pass, at the sought position if there is one.
@@ -44,25 +64,34 @@ class Batches:
             roll_over: a position past the end of the pass goes on into the following passes.
         """
         target, self._target = self._target, None
-        if target is None:
+        point = ResumePoint(0) if target is None else self._point(target, loader)
+        if target is None or not (point.batches or point.samples):
             self.skipped = 0
             self._rng_at_start = collect_rng_state()
             self._generators_at_start = [g.get_state() for g in generators_of(loader)]
-            iterator = iter(loader)
+            iterator = self._whole_pass(loader, iter_)
         else:
-            iterator = self._begin_at(target, loader, roll_over)
+            iterator = self._begin_at(target, point, loader, iter_, roll_over)
         self.running = True
         self.failed_while_fetching = False
         self._first_iter = iter_ - self.skipped
+        self._start_iter, self._start_samples = iter_, self._samples_at_start(loader, point)
         self._live = self._run(iterator, iter_)
         return self._live
 
     def position(self, loader: Any, iter_: int) -> dict[str, Any]:
         """Where the passes stand after `iter_` iterations, for `seek` in another process."""
+        if self._target is not None:  # nothing was drawn since
+            return dict(self._target)
         consumed = iter_ - self._first_iter if self.running else 0
         state: dict[str, Any] = {"passes": self.passes, "consumed": consumed}
-        if consumed <= 0:
+        if consumed <= 0 and not (self.running and self._start_samples):
             return state
+        shape = DataShape.of(loader)
+        state["shape"] = shape.plain()
+        if self._start_samples is not None and shape.batch_size is not None:
+            done = (iter_ - self._start_iter) * shape.batch_size
+            state["samples"] = self._start_samples + done
         if hasattr(loader, "state_dict"):
             state["loader"] = loader.state_dict()
         state["rng"] = self._rng_at_start
@@ -72,7 +101,8 @@ class Batches:
     def seek(self, position: dict[str, Any]) -> None:
         """Let the next pass begin at `position`."""
         self.passes = int(position.get("passes", 0))
-        self._target = dict(position) if position.get("consumed") else None
+        is_midway = position.get("consumed") or position.get("samples")
+        self._target = dict(position) if is_midway else None
 
     def close(self) -> None:
         """Let the running pass go, and with it its workers.
@@ -82,13 +112,61 @@ class Batches:
         if self._live is not None:
             self._live.close()
             self._live = None
+        end_persistent_workers(self._with_workers)
+        self._with_workers = None
 
     def next_pass(self, loader: Any) -> None:
         """Count a finished pass and let the sampler shuffle anew."""
         self.passes += 1
         set_sampler_epoch(loader, self.passes)
 
-    def _begin_at(self, target: dict[str, Any], loader: Any, roll_over: bool) -> Iterator[Any]:
+    def _point(self, target: dict[str, Any], loader: Any) -> ResumePoint:
+        point = resume_point(target, loader)
+        if point.note and dist.rank() == 0:
+            _logger.log(logging.WARNING if point.is_warning else logging.INFO, point.note)
+        return point
+
+    def _samples_at_start(self, loader: Any, point: ResumePoint) -> int | None:
+        """How many samples of the pass are over as it begins; None when nobody knows."""
+        if point.samples is not None:
+            return point.samples
+        batch_size = DataShape.of(loader).batch_size if can_skip(loader) else None
+        return None if batch_size is None else self.skipped * batch_size
+
+    def _whole_pass(self, loader: Any, iter_: int) -> Iterator[Any]:
+        """Iterate over all of `loader`.
+
+        Workers that persist have their seed drawn once in a training. A resumed run starts them
+        once more, which must leave no trace; what they draw for a batch depends on the pass.
+        """
+        if not getattr(loader, "persistent_workers", False):
+            return iter(loader)
+        self._seed_persistent(loader.worker_init_fn, iter_, 0)
+        is_restart = iter_ > 0 and self._with_workers is not loader
+        self._with_workers = loader
+        if not is_restart:
+            return iter(loader)
+        generator, loader.generator = loader.generator, torch.Generator()
+        try:
+            return iter(loader)
+        finally:
+            loader.generator = generator
+
+    def _seed_persistent(self, init: Any, first_iter: int, first_batch: int) -> None:
+        if isinstance(init, BatchSeededInit):
+            digest = hashlib.blake2b(digest_size=8)
+            for state in (self._rng_at_start["torch"], *self._generators_at_start):
+                digest.update(state.cpu().numpy().tobytes())
+            init.begin_pass(mix(int.from_bytes(digest.digest(), "little"), first_iter), first_batch)
+
+    def _begin_at(
+        self,
+        target: dict[str, Any],
+        point: ResumePoint,
+        loader: Any,
+        iter_: int,
+        roll_over: bool,
+    ) -> Iterator[Any]:
         now = collect_rng_state()
         self._rng_at_start = target.get("rng") or now
         self._rng_at_start = {k: v for k, v in self._rng_at_start.items() if k != "cuda"}
@@ -97,22 +175,35 @@ class Batches:
         for generator, state in zip(generators_of(loader), saved, strict=False):
             generator.set_state(state)
         self._generators_at_start = [g.get_state() for g in generators_of(loader)]
-        self.skipped = int(target["consumed"])
-        if "loader" in target and hasattr(loader, "load_state_dict"):
+        self.skipped = point.batches
+        if "loader" in target and hasattr(loader, "load_state_dict") and not point.note:
             loader.load_state_dict(target["loader"])
             iterator: Iterator[Any] = iter(loader)
-        elif type(loader) is DataLoader and not isinstance(loader.dataset, IterableDataset):
-            tail = Tail(
-                loader.sampler if loader.batch_sampler is None else loader.batch_sampler,
-                self.skipped,
-                (lambda: self.next_pass(loader)) if roll_over else None,
-            )
-            iterator = iter(with_order(loader, tail))
-            tail.prime()  # while the random state of the pass's start is in place
-            self.skipped = tail.skipped_in_pass
+        elif can_skip(loader):
+            iterator = self._tail_pass(point, loader, iter_, roll_over)
         else:
             iterator = self._replay(loader, roll_over)
         restore_rng_state(now)
+        return iterator
+
+    def _tail_pass(
+        self, point: ResumePoint, loader: Any, iter_: int, roll_over: bool
+    ) -> Iterator[Any]:
+        """Iterate over `loader` behind a point, without loading what is before it."""
+        first_iter, persist = iter_ - point.batches, getattr(loader, "persistent_workers", False)
+        if persist:
+            self._seed_persistent(loader.worker_init_fn, first_iter, point.batches)
+        if point.samples is not None:
+            rest, tail = behind_samples(loader, point.samples, point.batches)
+        else:
+            next_pass = (lambda: self.next_pass(loader)) if roll_over else None
+            rest, tail = behind_batches(loader, point.batches, next_pass)
+        if persist and first_iter > 0:
+            rest.generator = torch.Generator()  # see `_whole_pass`
+        iterator: Iterator[Any] = iter(rest)
+        tail.prime()  # while the random state of the pass's start is in place
+        if point.samples is None:
+            self.skipped = tail.skipped_in_pass
         return iterator
 
     def _replay(self, loader: Any, roll_over: bool) -> Iterator[Any]:
@@ -140,83 +231,3 @@ class Batches:
                 raise
             yield batch
             iter_ += 1
-
-
-class Tail:
-    """The items of a sampler behind the first `skip`; iterated once.
-
-    Args:
-        roll_over: called when the sampler ends before `skip` items; then it is iterated anew.
-    """
-
-    def __init__(self, inner: Any, skip: int, roll_over: Callable[[], None] | None = None) -> None:
-        self.inner = inner
-        self.skip = skip
-        self.roll_over = roll_over
-        self.skipped_in_pass = skip
-        self._iterator: Iterator[Any] | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        return next(self.prime())
-
-    def __len__(self) -> int:
-        return max(len(self.inner) - self.skipped_in_pass, 0)
-
-    def prime(self) -> Iterator[Any]:
-        """Start the sampler, on the first call, and step over what is to be skipped."""
-        if self._iterator is not None:
-            return self._iterator
-        remaining = self.skip
-        while True:
-            self._iterator = iter(self.inner)
-            seen = sum(1 for _ in islice(self._iterator, remaining))
-            if seen == remaining or self.roll_over is None or not seen:
-                self.skipped_in_pass = seen
-                return self._iterator
-            remaining -= seen
-            self.roll_over()
-
-
-def with_order(loader: DataLoader[Any], order: Tail) -> DataLoader[Any]:
-    """A dataloader like `loader` whose batches (or samples, when it has no batches) are `order`."""
-    batched = loader.batch_sampler is not None
-    return DataLoader(
-        loader.dataset,
-        batch_size=1 if batched else None,
-        sampler=None if batched else order,  # type: ignore[arg-type]
-        batch_sampler=order if batched else None,  # type: ignore[arg-type]
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=starting_at(loader.worker_init_fn, order.skip),
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-    )
-
-
-def generators_of(loader: Any) -> list[torch.Generator]:
-    """The random generators that a dataloader and its sampler have of their own."""
-    found: list[torch.Generator] = []
-    for owner in (loader, getattr(loader, "sampler", None)):
-        generator = getattr(owner, "generator", None)
-        if isinstance(generator, torch.Generator) and generator not in found:
-            found.append(generator)
-    return found
-
-
-def set_sampler_epoch(loader: Any, epoch: int) -> None:
-    """Tell the sampler (or the batch sampler's sampler) which epoch's order to give, if it asks."""
-    candidates = (
-        getattr(loader, "sampler", None),
-        getattr(getattr(loader, "batch_sampler", None), "sampler", None),
-    )
-    for sampler in candidates:
-        set_epoch = getattr(sampler, "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(epoch)
-            return

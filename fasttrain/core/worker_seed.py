@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import get_worker_info
 
 MASK = 2**64 - 1
@@ -32,16 +33,43 @@ def mix(*parts: int) -> int:
 
 
 class SeededFetch:
-    """Stands in for a dataset's `__getitems__` in a worker: seeds, then fetches one batch."""
+    """Stands in for a dataset's `__getitems__` in a worker: seeds, then fetches one batch.
 
-    def __init__(self, dataset: Any, base_seed: int, first: int, stride: int) -> None:
+    Args:
+        dataset: of the worker.
+        worker: number of the worker.
+        stride: number of workers, which take the batches in turn.
+        seed: of the pass.
+        first_batch: number of the first batch of the pass.
+        rank: rank of the process that the worker serves.
+        board: shape [3], int64, where the main process tells a worker that lives on about each
+            pass: how many there were, its seed and its first batch; None when it serves one pass.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        worker: int,
+        stride: int,
+        *,
+        seed: int,
+        first_batch: int,
+        rank: int,
+        board: Tensor | None,
+    ) -> None:
         self.dataset = dataset
         self.fetch: Callable[[Any], Any] | None = getattr(dataset, "__getitems__", None)
-        self.base_seed = base_seed
-        self.number = first
+        self.worker = worker
         self.stride = stride
+        self.rank = rank
+        self.board = board
+        self.passes = 0
+        self._enter_pass(seed, first_batch)
 
     def __call__(self, indices: Any) -> Any:
+        if self.board is not None and int(self.board[0]) != self.passes:
+            self.passes, seed, first_batch = (int(value) for value in self.board)
+            self._enter_pass(seed, first_batch)
         seed = mix(self.base_seed, self.number)
         self.number += self.stride
         random.seed(seed)
@@ -51,20 +79,31 @@ class SeededFetch:
             return self.fetch(indices)
         return [self.dataset[index] for index in indices]
 
+    def _enter_pass(self, seed: int, first_batch: int) -> None:
+        self.base_seed = mix(seed, self.rank)
+        self.number = first_batch + self.worker
+
 
 class BatchSeededInit(partial):  # type: ignore[type-arg]
     """A worker's start function that also has each of its batches seeded by the batch's number.
 
-    With persistent workers the numbers run on over the epochs; those workers start anew, at
-    number 0, in a resumed run.
-
     Attributes:
         first_batch: number of the first batch of the pass.
         rank: rank of this process; ranks get different numbers.
+        board: set by `begin_pass`; see `SeededFetch`.
     """
 
     first_batch: int = 0
     rank: int = 0
+    board: Tensor | None = None
+
+    def begin_pass(self, seed: int, first_batch: int) -> None:
+        """Tell workers that persist about the next pass, before it begins."""
+        if self.board is None:
+            self.board = torch.zeros(3, dtype=torch.int64)
+            self.board.share_memory_()  # type: ignore[no-untyped-call]
+        self.board[1], self.board[2] = seed & 0x7FFFFFFFFFFFFFFF, first_batch
+        self.board[0] += 1
 
     def __call__(self, worker_id: int) -> None:
         super().__call__(worker_id)
@@ -73,9 +112,12 @@ class BatchSeededInit(partial):  # type: ignore[type-arg]
             return
         fetch = SeededFetch(
             info.dataset,
-            mix(info.seed - worker_id, self.rank),
-            self.first_batch + worker_id,
+            worker_id,
             info.num_workers,
+            seed=info.seed - worker_id,
+            first_batch=self.first_batch,
+            rank=self.rank,
+            board=self.board,
         )
         try:
             info.dataset.__getitems__ = fetch  # type: ignore[attr-defined]
@@ -90,4 +132,5 @@ def starting_at(init: Any, first_batch: int) -> Any:
     moved = BatchSeededInit(init.func, *init.args, **init.keywords)
     moved.first_batch = first_batch
     moved.rank = init.rank
+    moved.board = init.board
     return moved

@@ -77,6 +77,9 @@ def load_scheduler_states(schedulers: Any, states: Any, logger: Logger) -> None:
         )
     for scheduler, state in zip(schedulers, states, strict=False):
         scheduler.load_state_dict(state)
+        # The steps before the checkpoint count: a scheduler's first step here is not too early.
+        counted = scheduler.optimizer
+        counted._global_step = max(getattr(counted, "_global_step", 0), 0)
 
 
 def pending_gradients(model: nn.Module, optim_wrapper: Any) -> dict[str, Tensor]:

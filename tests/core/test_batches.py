@@ -81,6 +81,41 @@ def test_a_pass_resumed_midway_equals_the_whole_one(workers: int, own_generator:
     assert_same(again, shown[4:])
 
 
+@pytest.mark.parametrize("own_generator", [False, True])
+@pytest.mark.parametrize("cut", [4, 10, 14, 20])
+def test_workers_that_persist_leave_no_trace(own_generator: bool, cut: int) -> None:
+    def loader() -> DataLoader:
+        generator = torch.Generator().manual_seed(5) if own_generator else None
+        return make_loader(2, persistent_workers=True, generator=generator)
+
+    def run_to(batches: Batches, loader: DataLoader, first: int, last: int) -> list:
+        seen, start = [], first
+        while first < last:
+            seen += run_pass(batches, loader, first, stop=last)
+            first = start + len(seen)
+        batches.close()
+        return seen
+
+    torch.manual_seed(0), random.seed(0), np.random.seed(0)
+    shown = run_to(Batches(), loader(), 0, 30)
+    noise = [batch[:, 1:] for batch, _ in shown]
+    assert len(torch.cat(noise).unique()) == 30 * 2 * 4
+
+    torch.manual_seed(0), random.seed(0), np.random.seed(0)
+    old, cut_loader = Batches(), loader()
+    run_to(old, cut_loader, 0, cut)
+    position, now = old.position(cut_loader, cut), collect_rng_state()
+    generator = None if not own_generator else cut_loader.generator.get_state()
+
+    torch.manual_seed(99), random.seed(99), np.random.seed(99)
+    fresh, resumed = loader(), Batches()
+    resumed.seek(position)
+    restore_rng_state(now)
+    if own_generator:
+        fresh.generator.set_state(generator)
+    assert_same(run_to(resumed, fresh, cut, 30), shown[cut:])
+
+
 def test_skipping_loads_nothing() -> None:
     loader, batches = make_loader(shuffle=False), Batches()
     batches.seek({"passes": 0, "consumed": 7})
@@ -157,9 +192,10 @@ def test_position_between_passes_is_a_start() -> None:
     assert batches.position(loader, 10) == {"passes": 0, "consumed": 0}
 
 
-def test_closing_ends_the_workers_at_once() -> None:
+@pytest.mark.parametrize("persist", [False, True])
+def test_closing_ends_the_workers_at_once(persist: bool) -> None:
     batches = Batches()
-    iterator = batches.begin(make_loader(2), 0)
+    iterator = batches.begin(make_loader(2, persistent_workers=persist), 0)
     next(iterator)
     workers = multiprocessing.active_children()
     assert len(workers) == 2

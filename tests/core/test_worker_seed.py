@@ -82,3 +82,25 @@ def test_mix_spreads() -> None:
     values = {mix(seed, number) for seed in range(20) for number in range(50)}
     assert len(values) == 1000
     assert all(0 <= value < 2**64 for value in values)
+
+
+def test_workers_that_persist_are_told_of_each_pass() -> None:
+    def two_passes(seeds: list[int], rank: int = 0) -> list[torch.Tensor]:
+        start = BatchSeededInit(init)
+        start.rank = rank
+        loader = DataLoader(
+            Random(), 3, num_workers=2, worker_init_fn=start, persistent_workers=True
+        )
+        drawn = []
+        for seed in seeds:
+            start.begin_pass(seed, 0)
+            drawn.append(torch.stack(list(loader)))
+        loader._iterator._shutdown_workers()
+        return drawn
+
+    first, second = two_passes([1, 2])
+    assert len(torch.cat([first, second]).unique()) == 24
+    torch.manual_seed(9)
+    again, third = two_passes([2, 3])
+    assert torch.equal(again, second)
+    assert not torch.equal(two_passes([2, 3], rank=1)[0], again)

@@ -54,13 +54,14 @@ class Seen(Hook):
         self.batches.append((runner.iter, batch_idx, data_batch["inputs"].clone()))
 
 
-def data(workers: int, sampler: str, noise: bool = True) -> dict[str, Any]:
+def data(workers: int, sampler: str, noise: bool = True, **changes: Any) -> dict[str, Any]:
     return {
         "dataset": {"type": "LineData", "noise": noise},
         "sampler": {"type": sampler, "shuffle": True},
         "collate_fn": {"type": "default_collate"},
         "batch_size": 3,
         "num_workers": workers,
+        **changes,
     }
 
 
@@ -200,3 +201,48 @@ def test_skipping_loads_nothing(make_runner: Any) -> None:
     resumed = make_runner(resume=True, **options)
     resumed.train()
     assert len(resumed.train_dataloader.dataset.loaded) == 6 * 3
+
+
+@pytest.mark.parametrize("cut", [2, 4, 6])
+@pytest.mark.parametrize("train_cfg", [BY_EPOCH, BY_ITER], ids=["epoch", "iter"])
+def test_persistent_workers_resume_exactly(
+    make_runner: Any, tmp_path: Any, train_cfg: dict, cut: int
+) -> None:
+    loader = data(2, "DefaultSampler", persistent_workers=True)
+    options = {"train_cfg": train_cfg, "train_dataloader": loader, "default_hooks": every(2)}
+    seen, rest = Seen(), Seen()
+    whole = make_runner(work_dir=str(tmp_path / "whole"), **options)
+    whole.register_hook(seen)
+    whole.train()
+    assert len(torch.cat([batch for _, _, batch in seen.batches]).unique()) == 12 * 3 * 2
+    other = {**options, "work_dir": str(tmp_path / "cut")}
+    with pytest.raises(Stop):
+        make_runner(custom_hooks=[StopAt(cut + 1)], **other).train()
+    resumed = make_runner(resume=True, **other)
+    resumed.register_hook(rest)
+    resumed.train()
+    assert_same(rest.batches, seen.batches[cut:])
+    assert_same(weights(resumed), weights(whole))
+
+
+def test_another_batch_size_in_mid_epoch(make_runner: Any, tmp_path: Any) -> None:
+    def options(batch_size: int) -> dict[str, Any]:
+        loader = data(0, "DefaultSampler", noise=False, batch_size=batch_size)
+        return {"train_cfg": BY_EPOCH, "train_dataloader": loader, "default_hooks": every(2)}
+
+    seen, rest = Seen(), Seen()
+    whole = make_runner(work_dir=str(tmp_path / "whole"), **options(3))
+    whole.register_hook(seen)
+    whole.train()
+    with pytest.raises(Stop):
+        make_runner(custom_hooks=[StopAt(3)], **options(3)).train()
+    resumed = make_runner(resume=True, log_level="INFO", **options(2))
+    resumed.register_hook(rest)
+    resumed.train()
+    assert [index for _, index, _ in rest.batches] == [*range(3, 6), *range(6), *range(6)]
+    assert_same(
+        torch.cat([batch for _, _, batch in rest.batches]),
+        torch.cat([batch for _, _, batch in seen.batches])[6:],
+    )
+    log = (tmp_path / "work" / resumed.timestamp / f"{resumed.timestamp}.log").read_text()
+    assert "with batch size 2 instead of 3: it goes on behind the 6 samples" in log
