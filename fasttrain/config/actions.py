@@ -18,7 +18,7 @@ class DictAction(argparse.Action):
     """Collect `key=value` arguments in a dict.
 
     Values are numbers, booleans, None, strings, or lists and tuples of such: `a=1,2`,
-    `a=[1,(x,y)]`, `a="x y"`.
+    `a=[1,(x,y)]`, `a="[1,(x,y)]"`, `a="x y"`.
     """
 
     @staticmethod
@@ -61,7 +61,9 @@ def _parse(text: str, whole: str) -> Any:
     if len(parts) > 1 or text.endswith(","):
         return [_parse(part, whole) for part in parts]
     if text[:1] in ("'", '"'):
-        return text[1:-1]
+        inner = text[1:-1]
+        # Quotes around brackets were meant for a shell; around anything else they make a string.
+        return _parse(inner.strip(), whole) if inner.strip()[:1] in _BRACKETS else inner
     if text[:1] in _BRACKETS:
         kind = tuple if text.startswith("(") else list
         return kind(_parse(part, whole) for part in _split(text[1:-1].strip(), whole))

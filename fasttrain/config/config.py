@@ -14,7 +14,7 @@ from typing import Any
 from fasttrain.utils.imports import import_modules_from_strings
 from fasttrain.utils.path import write_text
 
-from . import serialize
+from . import python_text, serialize
 from .actions import DictAction, add_args
 from .config_dict import ConfigDict, to_config_dict
 from .file_steps import FileSteps
@@ -141,14 +141,26 @@ class Config(FileSteps):
     def fromstring(cfg_str: str, file_format: str) -> Config:
         """Load the text of a config file; bases are found relative to the working folder.
 
+        What the key `custom_imports` lists is imported.
+
         Args:
             cfg_str: the text.
             file_format: the extension that the file would have, such as `".py"`.
         """
         extension = checked_extension(f"config{file_format}")
         place = osp.join(os.getcwd(), f"<string>{file_format}")
-        loaded = TextLoader(use_predefined_variables=False).load_text(cfg_str, place, extension)
-        return Config(to_config_dict(loaded.cfg), cfg_str, env_variables=loaded.env_variables)
+        imported: set[str] = set()
+        env_variables: dict[str, str] = {}
+        if extension == ".py" and python_text.uses_lazy_imports(cfg_str, place):
+            cfg_dict, imported = Config._parse_lazy_import(place, cfg_str)
+        else:
+            loaded = TextLoader(use_predefined_variables=False).load_text(cfg_str, place, extension)
+            cfg_dict, env_variables = to_config_dict(loaded.cfg), loaded.env_variables
+        if cfg_dict.get("custom_imports"):
+            _import_custom(cfg_dict["custom_imports"])
+        cfg = Config(cfg_dict, cfg_str, env_variables=env_variables)
+        object.__setattr__(cfg, "_imported_names", imported)
+        return cfg
 
     @staticmethod
     def auto_argparser(description: str | None = None) -> tuple[argparse.ArgumentParser, Config]:
@@ -210,9 +222,8 @@ class Config(FileSteps):
         elif extension in (".yaml", ".yml", ".json"):
             text = serialize.dump(self.to_dict(), extension)
         else:
-            raise TypeError(
-                f"Unsupported format: {extension or path}; use .py, .yaml, .yml or .json"
-            )
+            shown = extension.lstrip(".") or path
+            raise TypeError(f"Unsupported format: {shown}; use .py, .yaml, .yml or .json")
         if file is None:
             return text
         write_text(path, text)

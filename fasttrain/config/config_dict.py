@@ -9,8 +9,9 @@ from typing import Any
 
 from fasttrain.utils.misc import map_sequence
 
+from .language import DELETE_KEY
 from .lazy import LazyAttr, LazyObject
-from .merging import merge_a_into_b
+from .merging import without_delete_keys
 
 
 def build_lazy(value: Any) -> Any:
@@ -26,6 +27,8 @@ class ConfigDict(dict):  # type: ignore[type-arg]
     """
 
     __slots__ = ()
+
+    lazy = False  # whether values are left unimported when they are read
 
     def __init__(__self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -74,11 +77,20 @@ class ConfigDict(dict):  # type: ignore[type-arg]
                 self[key] = value
 
     def merge(self, other: dict[Any, Any]) -> None:
-        """Take over values as a child config overrides its base, `_delete_` included."""
-        merged = merge_a_into_b(other, self)
-        self.clear()
-        for key, value in _raw_items(merged):
-            self[key] = value
+        """Take over values as a child config overrides its base, `_delete_` included.
+
+        A dict that meets something else replaces it.
+        """
+        if dict.get(other, DELETE_KEY, False):
+            self.clear()
+        for key, value in _raw_items(other):
+            existing = super().get(key)
+            if key == DELETE_KEY:
+                continue
+            if isinstance(existing, ConfigDict) and isinstance(value, dict):
+                existing.merge(value)
+            else:
+                self[key] = without_delete_keys(value)
 
     def __or__(self, other: Any) -> ConfigDict:  # type: ignore[override]
         if not isinstance(other, Mapping):
@@ -96,13 +108,14 @@ class ConfigDict(dict):  # type: ignore[type-arg]
         self.update(other)
         return self
 
-    # Reading: every value goes through _read.
+    # Reading: every value goes through build_lazy.
 
-    def _read(self, value: Any) -> Any:
+    def build_lazy(self, value: Any) -> Any:
+        """Import what a lazily imported object stands for, unless this dict is `lazy`."""
         return build_lazy(value)
 
     def __getitem__(self, key: Any) -> Any:
-        return self._read(super().__getitem__(key))
+        return self.build_lazy(super().__getitem__(key))
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -111,17 +124,17 @@ class ConfigDict(dict):  # type: ignore[type-arg]
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from e
 
     def get(self, key: Any, default: Any = None) -> Any:
-        return self._read(super().get(key, default))
+        return self.build_lazy(super().get(key, default))
 
     def pop(self, key: Any, default: Any = None) -> Any:
         """Remove a key and return its value; `default` when there is no such key."""
-        return self._read(super().pop(key, default))
+        return self.build_lazy(super().pop(key, default))
 
     def values(self) -> list[Any]:  # type: ignore[override]
-        return [self._read(value) for value in super().values()]
+        return [self.build_lazy(value) for value in super().values()]
 
     def items(self) -> list[tuple[Any, Any]]:  # type: ignore[override]
-        return [(key, self._read(value)) for key, value in super().items()]
+        return [(key, self.build_lazy(value)) for key, value in super().items()]
 
     def __iter__(self) -> Iterator[Any]:
         # Own method on purpose: with it, `**cfg` and `dict(cfg)` read through __getitem__.
@@ -160,7 +173,9 @@ class UnreadConfigDict(ConfigDict):
 
     __slots__ = ()
 
-    def _read(self, value: Any) -> Any:
+    lazy = True
+
+    def build_lazy(self, value: Any) -> Any:
         return value
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import python_text, serialize, variables
-from .config_dict import ConfigDict, to_config_dict
+from .config_dict import ConfigDict, UnreadConfigDict, to_config_dict
 from .language import BASE_KEY, ConfigParsingError
 from .lazy_file import load_lazy
 from .merging import merge_a_into_b
@@ -37,7 +37,8 @@ class FileSteps:
             raise ConfigParsingError(f"{filename} is a lazy config; load it by Config.fromfile")
         loader = TextLoader(use_predefined_variables, use_environment_variables, lazy_import)
         loaded = loader.load_file(str(filename))
-        return loaded.cfg, loaded.text, loaded.env_variables
+        cfg: ConfigDict = to_config_dict(loaded.cfg)
+        return dict(dict.items(cfg)), loaded.text, loaded.env_variables
 
     @staticmethod
     def _is_lazy_import(filename: str) -> bool:
@@ -47,9 +48,9 @@ class FileSteps:
         return python_text.uses_lazy_imports(read_text(filename), str(filename))
 
     @staticmethod
-    def _parse_lazy_import(filename: str) -> tuple[ConfigDict, set[str]]:
+    def _parse_lazy_import(filename: str, text: str | None = None) -> tuple[ConfigDict, set[str]]:
         """Run a lazy config; returns its values and the names among them that are imports."""
-        names, imported = load_lazy(str(filename))
+        names, imported = load_lazy(str(filename), text=text)
         values = python_text.config_values(names)
         return to_config_dict(values), imported & values.keys()
 
@@ -57,6 +58,11 @@ class FileSteps:
     def _dict_to_config_dict(cfg: Any, scope: str | None = None, has_scope: bool = True) -> Any:
         """Rebuild `cfg` with ConfigDicts, marking the outermost ones that have a `type`."""
         return to_config_dict(cfg, scope, mark=has_scope)
+
+    @staticmethod
+    def _dict_to_config_dict_lazy(cfg: Any) -> Any:
+        """Rebuild `cfg` with ConfigDicts whose values are not imported when they are read."""
+        return to_config_dict(cfg, kind=UnreadConfigDict)
 
     @staticmethod
     def _validate_py_syntax(filename: str) -> None:

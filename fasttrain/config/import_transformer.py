@@ -52,9 +52,10 @@ class ImportTransformer(ast.NodeTransformer):
             self.imported_obj.update(alias.asname or alias.name for alias in node.names)
             return [node]
         if node.level or node.names[0].name == "*":
+            form = "a relative import" if node.level else "`from xxx import *`"
             raise ConfigParsingError(
-                f"{self.filename}, line {node.lineno}: Illegal syntax in config! `from xxx import "
-                "*` and relative imports are not allowed outside `with read_base():`"
+                f"{self.filename}, line {node.lineno}: Illegal syntax in config! {form} is not "
+                "allowed to appear outside the `with read_base():` statement"
             )
         statements: list[ast.stmt] = []
         for alias in node.names:

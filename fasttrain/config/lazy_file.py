@@ -33,12 +33,15 @@ def read_base() -> Generator[None, None, None]:
     yield
 
 
-def load_lazy(filename: str, chain: tuple[str, ...] = ()) -> tuple[dict[str, Any], set[str]]:
+def load_lazy(
+    filename: str, chain: tuple[str, ...] = (), text: str | None = None
+) -> tuple[dict[str, Any], set[str]]:
     """Run a lazy config file.
 
     Args:
         filename: path of the file.
         chain: the files that read this one as a base, outermost first.
+        text: to be taken as the text of the file; None reads it.
     Returns:
         all names that the file defines, and which of them are imports.
     Raises:
@@ -47,7 +50,7 @@ def load_lazy(filename: str, chain: tuple[str, ...] = ()) -> tuple[dict[str, Any
     path = osp.abspath(filename)
     if path in chain:
         raise ConfigParsingError(f"the configs read each other: {' -> '.join([*chain, path])}")
-    tree = python_text.parse(read_text(filename), filename)
+    tree = python_text.parse(read_text(filename) if text is None else text, filename)
     if any(isinstance(node, ast.Name) and node.id == BASE_KEY for node in ast.walk(tree)):
         raise ConfigParsingError(_TEXT_BASE.format(filename))
 

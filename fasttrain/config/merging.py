@@ -43,7 +43,8 @@ def _overridden(key: Any, value: Any, met: Any, allow_list_keys: bool) -> Any:
     if met is _NOTHING or dict.get(value, DELETE_KEY, False):
         return without_delete_keys(value)
     if isinstance(met, dict) or (allow_list_keys and isinstance(met, list)):
-        return merge_a_into_b(value, met, allow_list_keys)
+        overriding = {name: item for name, item in dict.items(value) if name != DELETE_KEY}
+        return merge_a_into_b(overriding, met, allow_list_keys)
     raise TypeError(
         f"{key}={value} in child config cannot inherit from base because {key} is a dict "
         f"in the child config but is of type {type(met)} in base config. You may set "

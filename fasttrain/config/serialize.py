@@ -75,4 +75,5 @@ def _yaml_value(value: Any) -> Any:
 
 def _array_value(value: Any) -> Any:
     """Numbers of an array or of a scalar of an array library; a string of anything else."""
-    return value.tolist() if hasattr(value, "tolist") else scalar_text(value)
+    is_array = hasattr(value, "tolist") and not isinstance(value, type)
+    return value.tolist() if is_array else scalar_text(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import os.path as osp
 import tempfile
@@ -100,6 +101,8 @@ def write_text(path: str | Path, text: str) -> None:
             remote.write(text)
         return
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "the folder of this file does not exist", str(target))
     file = tempfile.NamedTemporaryFile(  # noqa: SIM115  (moved to its name, not deleted)
         "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
     )

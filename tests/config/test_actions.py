@@ -64,3 +64,9 @@ def test_add_args(caplog):
     assert "cannot parse key f of type <class 'NoneType'>" in caplog.text
     parsed = vars(parser.parse_args(["--a", "2", "--b.c", "y", "--b.d", "1", "2", "--e"]))
     assert parsed == {"a": 2, "b.c": "y", "b.d": [1.0, 2.0], "e": True, "g": None}
+
+
+def test_quotes_around_brackets_are_left_out():
+    assert DictAction._parse_iterable('"[1,(x,y)]"') == [1, ("x", "y")]
+    assert DictAction._parse_iterable("'[1,2]',3") == [[1, 2], 3]
+    assert DictAction._parse_iterable('"1"') == "1"

@@ -6,6 +6,7 @@ import pickle
 import sys
 
 import pytest
+import torch
 
 from fasttrain.config import Config, ConfigDict
 from fasttrain.config.config import BASE_KEY, DELETE_KEY, RESERVED_KEYS
@@ -205,10 +206,34 @@ def test_dump_loads_back(tmp_path, extension):
 def test_dump_to_text_and_to_wrong_names(tmp_path):
     cfg = Config({"b": {"c": 2}, "a": 1})
     assert cfg.dump() == cfg.pretty_text == "a = 1\nb = dict(c=2)\n"
-    for name, shown in (("out.txt", r"\.txt"), ("out", "out")):
+    for name, shown in (("out.txt", "txt"), ("out", "out")):
         with pytest.raises(TypeError, match=rf"Unsupported format: \S*{shown}; use .py, .yaml"):
             cfg.dump(tmp_path / name)
     assert os.listdir(tmp_path) == []
+
+
+def test_dump_into_a_missing_folder_names_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"folder of this file does not exist: .*/out\.py"):
+        Config({"a": 1}).dump(tmp_path / "missing" / "out.py")
+
+
+def test_fromstring_of_a_lazy_config(tmp_path, monkeypatch):
+    (tmp_path / "b.py").write_text("b = 1\n")
+    monkeypatch.chdir(tmp_path)
+    text = """from torch.optim import SGD
+from fasttrain.config import read_base
+with read_base():
+    from .b import *
+optimizer = dict(type=SGD)
+"""
+    cfg = Config.fromstring(text, ".py")
+    assert cfg.to_dict() == {"b": 1, "optimizer": {"type": "torch.optim.SGD"}}
+    assert cfg.optimizer.type is torch.optim.SGD and cfg.text == text
+
+
+def test_fromstring_imports_custom_modules():
+    with pytest.raises(ImportError, match=r"Failed to import custom modules from .*no_such"):
+        Config.fromstring('custom_imports = dict(imports=["no_such_module"])', ".py")
 
 
 def test_text_on_single_lines():

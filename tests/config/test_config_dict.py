@@ -3,6 +3,7 @@
 import collections
 import copy
 import json
+import math
 import pickle
 
 import pytest
@@ -115,6 +116,26 @@ def test_merge_obeys_delete():
     cfg = ConfigDict(b={"c": 1}, k=1)
     cfg.merge({"b": {"_delete_": True, "d": {"e": 2}}})
     assert cfg == {"b": {"d": {"e": 2}}, "k": 1} and cfg.b.d.e == 2
+    cfg.merge({"b": {"_delete_": False, "f": 1}})
+    assert cfg == {"b": {"d": {"e": 2}, "f": 1}, "k": 1}
+    cfg.merge({"_delete_": True, "n": 3})
+    assert cfg == {"n": 3}
+
+
+def test_merge_replaces_what_is_no_dict_and_works_in_place():
+    cfg = ConfigDict(clip=None, hooks=[1], inner={"a": 1})
+    inner, options = cfg.inner, {"clip": {"max_norm": 1}, "hooks": {"0": 2}, "inner": {"b": 2}}
+    cfg.merge(options)
+    assert cfg == {"clip": {"max_norm": 1}, "hooks": {"0": 2}, "inner": {"a": 1, "b": 2}}
+    assert cfg.inner is inner and type(cfg.clip) is ConfigDict
+    assert options["inner"] == {"b": 2}
+
+
+def test_build_lazy():
+    tau = LazyObject("math", "tau")
+    assert ConfigDict.lazy is False and ConfigDict().build_lazy(tau) == math.tau
+    assert ConfigDict().build_lazy([tau]) == [tau]
+    assert UnreadConfigDict.lazy is True and UnreadConfigDict().build_lazy(tau) is tau
 
 
 def test_union():

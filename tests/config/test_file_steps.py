@@ -3,6 +3,7 @@
 import pytest
 
 from fasttrain.config import Config
+from fasttrain.config.lazy import LazyObject
 from fasttrain.config.utils import ConfigParsingError
 
 
@@ -43,7 +44,7 @@ def test_file2dict(files):
     files("b.py", "a = 1\n")
     path = files("a.py", "_base_ = 'b.py'\nc = 2\n")
     cfg, text, env_variables = Config._file2dict(path)
-    assert cfg == {"a": 1, "c": 2} and "c = 2" in text and env_variables == {}
+    assert cfg == {"a": 1, "c": 2} and type(cfg) is dict and "c = 2" in text and env_variables == {}
     with pytest.raises(ConfigParsingError, match=r"lazy.py is a lazy config; load it by"):
         Config._file2dict(files("lazy.py", "import torch"))
 
@@ -67,6 +68,8 @@ def test_bases(files):
 def test_merging_scopes_and_paths():
     assert Config._merge_a_into_b({"a": {"b": 1}}, {"a": {"c": 2}}) == {"a": {"c": 2, "b": 1}}
     assert Config._get_cfg_path("./b.py", "/x/a.py") == ("/x/./b.py", None)
+    lazy = Config._dict_to_config_dict_lazy({"a": {"b": LazyObject("math")}})
+    assert lazy.lazy and lazy.a.b == LazyObject("math")
     typed = {"a": {"type": "A"}}
     assert Config._dict_to_config_dict(typed, "s") == {"a": {"type": "A", "_scope_": "s"}}
     assert Config._dict_to_config_dict(typed, "s", has_scope=False) == typed

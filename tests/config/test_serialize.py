@@ -37,6 +37,7 @@ def test_json_makes_lists_of_tuples():
         (Path("a/b"), "a/b"),
         (torch.float32, "torch.float32"),
         (json.JSONDecoder, "json.decoder.JSONDecoder"),
+        (torch.Tensor, "torch.Tensor"),
     ],
 )
 def test_what_the_formats_do_not_know(extension, value, written):
