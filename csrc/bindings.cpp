@@ -8,7 +8,7 @@
 namespace py = pybind11;
 
 void bind_checkpoint(py::module_ &module);
-void bind_checkpoint(py::module_ &module);
+void bind_gather(py::module_ &module);
 void bind_history(py::module_ &module);
 void bind_optimizer(py::module_ &module);
 
@@ -31,12 +31,7 @@ PYBIND11_MODULE(_C, module) {
     module.def("cuda_problem", [] { return "fasttrain was built without its CUDA backend"; });
 #endif
     bind_checkpoint(module);
-#ifdef FT_CUDA
-    module.def("cuda_problem", &fasttrain::cuda_problem);
-#else
-    module.def("cuda_problem", [] { return "fasttrain was built without its CUDA backend"; });
-#endif
-    bind_checkpoint(module);
+    bind_gather(module);
     bind_history(module);
     bind_optimizer(module);
 }

@@ -4,7 +4,6 @@
 #include "tensor_view.h"
 
 #include <cmath>
-#include <cstdint>
 #include <cstring>
 #include <new>
 
@@ -14,9 +13,9 @@ namespace py = pybind11;
 
 namespace {
 
+using fasttrain::DlExchange;
+using fasttrain::DlTensor;
 using fasttrain::Ring;
-using fasttrain::TensorExchange;
-using fasttrain::TensorView;
 
 struct RingObject {
     PyObject_HEAD Ring ring;
@@ -327,32 +326,25 @@ bool ask_for_item(PyObject *tensor, double *value, bool *integral) {
     return good;
 }
 
-// Whether what lies at `at` may be the negative of the tensor. Only the imaginary part of a
-// conjugate is, and that lies in the second half of a complex number.
-bool may_be_negated(const void *at, std::size_t size) {
-    return reinterpret_cast<std::uintptr_t>(at) % (2 * size) != 0;
-}
-
 // Reads a host tensor of one element; false without an error set when it is anything else.
 // Those of the usual types are read where they lie, without a call of `item`.
 bool read_host_tensor(PyObject *tensor, double *value, bool *integral) {
-    static const TensorExchange *const exchange =
+    static const DlExchange *const exchange =
         fasttrain::exchange_of(reinterpret_cast<PyObject *>(Py_TYPE(tensor)));
-    TensorView view;
+    DlTensor view;
     if (exchange == nullptr || exchange->view(tensor, &view) != 0) {
         PyErr_Clear();
         return ask_for_item(tensor, value, integral);
     }
-    const char *const at = static_cast<const char *>(view.data);
-    if (at == nullptr || !view.on_cpu() || !view.has_one_element() || view.code != 2 ||
-        may_be_negated(at + view.byte_offset, view.bits / 8))
+    if (view.data == nullptr || !view.on_cpu() || !view.has_one_element() || view.code != 2 ||
+        view.may_be_negated())
         return ask_for_item(tensor, value, integral);
     if (view.bits == 32) {
         float number;
-        std::memcpy(&number, at + view.byte_offset, sizeof(number));
+        std::memcpy(&number, view.at(), sizeof(number));
         *value = number;
     } else if (view.bits == 64) {
-        std::memcpy(value, at + view.byte_offset, sizeof(*value));
+        std::memcpy(value, view.at(), sizeof(*value));
     } else {
         return ask_for_item(tensor, value, integral);
     }

@@ -7,32 +7,11 @@
 // are copied when a launch is queued, so there is no buffer to guard, and a graph keeps its own.
 #include "cuda_step.h"
 
+#include "cuda_guard.h"
 #include "cuda_kernels.cuh"
-
-#include <stdexcept>
 
 namespace fasttrain {
 namespace {
-
-void check(cudaError_t error, const char *what) {
-    if (error != cudaSuccess)
-        throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
-}
-
-struct DeviceGuard {
-    explicit DeviceGuard(int device) {
-        check(cudaGetDevice(&previous), "cudaGetDevice");
-        if (previous != device)
-            check(cudaSetDevice(device), "cudaSetDevice");
-        changed = previous != device;
-    }
-    ~DeviceGuard() {
-        if (changed)
-            cudaSetDevice(previous);
-    }
-    int previous = 0;
-    bool changed = false;
-};
 
 // Segments ordered by rule, so that one launch covers all segments of one.
 std::vector<Segment> cut(const std::vector<Slot> &slots, const std::vector<Group> &groups,
@@ -80,12 +59,6 @@ DeviceTable carve(Carver &carver, size_t slots, size_t groups, size_t segments) 
     table.num_slots = int(slots);
     table.num_segments = int(segments);
     return table;
-}
-
-bool is_capturing(cudaStream_t stream) {
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    check(cudaStreamIsCapturing(stream, &status), "cudaStreamIsCapturing");
-    return status != cudaStreamCaptureStatusNone;
 }
 
 } // namespace

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from fasttrain.core.gather import Gatherer, Row, stack
 from fasttrain.core.transfer import AveragingReader, HostTransfer, TorchReader, Transfer
 from fasttrain.core.transfer import Reader as Reader
 
@@ -29,12 +30,12 @@ class Later(Protocol):
 
 
 class _Vector:
-    """Scalars of one type that one call put in: several series' values in one tensor."""
+    """Scalars that one call put in: several series' values in one row."""
 
-    __slots__ = ("counts", "data", "series", "step")
+    __slots__ = ("counts", "row", "series", "step")
 
-    def __init__(self, series: list[Series], data: Tensor, counts: list[float], step: int) -> None:
-        self.series, self.data, self.counts, self.step = series, data, counts, step
+    def __init__(self, series: list[Series], row: Row, counts: list[float], step: int) -> None:
+        self.series, self.row, self.counts, self.step = series, row, counts, step
 
 
 class _Host:
@@ -87,8 +88,11 @@ class PendingFlush:
             if isinstance(entry, _Vector):
                 stop = start + len(entry.series)
                 numbers = values[start:stop].tolist()
-                if self._whole and not entry.data.is_floating_point():
-                    numbers = [int(number) for number in numbers]
+                if self._whole and any(entry.row.whole):
+                    numbers = [
+                        int(number) if whole else number
+                        for number, whole in zip(numbers, entry.row.whole, strict=True)
+                    ]
                 start = stop
                 for series, number, count in zip(entry.series, numbers, entry.counts, strict=True):
                     self._queue.write(series, number, count, entry.step)
@@ -123,6 +127,7 @@ class PendingQueue:
         self._waiting: list[_Vector | _Host] = []
         self._num_waiting = 0
         self._flights: deque[PendingFlush] = deque()
+        self._gatherer = Gatherer()
         self._telling = False
 
     def use(self, reader: Reader) -> None:
@@ -145,33 +150,30 @@ class PendingQueue:
             ValueError: a tensor has not exactly one element.
             TypeError: a tensor is complex.
         """
-        for tensor in tensors:
-            if tensor.numel() != 1:
-                raise ValueError(
-                    f"a scalar must have exactly one element, got the shape {tuple(tensor.shape)}"
-                )
-        groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-        for index, tensor in enumerate(tensors):
-            groups.setdefault((tensor.device, tensor.dtype), []).append(index)
-        for _, dtype in groups:
-            if dtype.is_complex:
-                raise TypeError(f"a scalar must be a real number, got a tensor of {dtype}")
-        with self.lock, torch.no_grad():
-            for members in groups.values():
-                data = torch.stack([tensors[index].reshape(()) for index in members])
-                self.put_vector(
+        with self.lock:
+            row = self._gatherer.take(tensors)
+            if row is not None:
+                self.put_row(series, row, counts, step)
+                return
+            for members in _split(tensors):
+                alike = [tensors[index].reshape(()) for index in members]
+                row = self._gatherer.take(alike) or stack(alike)
+                assert row is not None  # scalars of one device and type
+                self.put_row(
                     [series[index] for index in members],
-                    data,
+                    row,
                     [counts[index] for index in members],
                     step,
                 )
 
-    def put_vector(
-        self, series: list[Series], data: Tensor, counts: list[float], step: int
-    ) -> None:
-        """Queue one number for each series; nothing may change `data` any more."""
+    def take(self, tensors: list[Tensor]) -> Row | None:
+        """A row for `put_row`, to be put before the lock is given back; see `Gatherer.take`."""
+        return self._gatherer.take(tensors)
+
+    def put_row(self, series: list[Series], row: Row, counts: list[float], step: int) -> None:
+        """Queue one number for each series."""
         with self.lock:
-            self._push(_Vector(series, data, counts, step), len(series))
+            self._push(_Vector(series, row, counts, step), len(series))
 
     def _push(self, entry: _Vector | _Host, size: int) -> None:
         self._waiting.append(entry)
@@ -185,7 +187,9 @@ class PendingQueue:
         """Start fetching all that waits; without anything to fetch the flush is done at once."""
         with self.lock:
             entries, self._waiting, self._num_waiting = self._waiting, [], 0
-            vectors = [entry.data for entry in entries if isinstance(entry, _Vector)]
+            vectors = self._gatherer.hand_over(
+                (entry.row, len(entry.series)) for entry in entries if isinstance(entry, _Vector)
+            )
             transfer = self.reader.begin(vectors) if vectors else HostTransfer([])
             flush = PendingFlush(self, entries, transfer, on_done)
             self._flights.append(flush)
@@ -228,3 +232,22 @@ class PendingQueue:
         series.ring.append(value, count)
         if self._on_nonfinite is not None and not math.isfinite(value):
             self._on_nonfinite(series, step)
+
+
+def _split(tensors: list[Tensor]) -> list[list[int]]:
+    """The indices of tensors by device and type.
+
+    Raises:
+        ValueError: a tensor has not exactly one element.
+        TypeError: a tensor is complex.
+    """
+    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        if tensor.numel() != 1:
+            raise ValueError(
+                f"a scalar must have exactly one element, got the shape {tuple(tensor.shape)}"
+            )
+        if tensor.is_complex():
+            raise TypeError(f"a scalar must be a real number, got a tensor of {tensor.dtype}")
+        groups.setdefault((tensor.device, tensor.dtype), []).append(index)
+    return list(groups.values())

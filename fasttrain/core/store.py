@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fasttrain.core.history import Series
@@ -47,8 +46,8 @@ class ScalarStore:
         # prefix -> short name -> ring: what the batch call writes to without asking anyone.
         self._direct: dict[str, Ring] = {}
         self._routes: dict[str, dict[str, Ring]] = {"": self._direct}
-        # prefix -> names and count of the last stack, its series, and their counts.
-        self._stacks: dict[str, tuple[tuple[Any, ...], list[Series], list[float]]] = {}
+        # prefix -> names and count of the last row, its series, and their counts.
+        self._rows: dict[str, tuple[tuple[Any, ...], list[Series], list[float]]] = {}
         self._put_scalars = choose_put_scalars()
         self._adapt()
 
@@ -103,7 +102,7 @@ class ScalarStore:
             self._forget_routes()
 
     def _forget_routes(self) -> None:
-        self._stacks.clear()
+        self._rows.clear()
         for routes in self._routes.values():
             routes.clear()
 
@@ -134,29 +133,26 @@ class ScalarStore:
             if routes is None:
                 routes = self._routes[prefix] = {}
             rest = self._put_scalars(routes, scalars, self._tensor_type, count)
-        if rest and not (len(rest) == len(scalars) and self._put_stack(scalars, prefix, count)):
+        if rest and not (len(rest) == len(scalars) and self._put_row(scalars, prefix, count)):
             self._put_rest(rest, scalars, prefix, count)
 
-    def _put_stack(self, scalars: Mapping[str, Any], prefix: str, count: float) -> bool:
-        """Take scalars that are tensors of one device, type and shape; whether they were."""
+    def _put_row(self, scalars: Mapping[str, Any], prefix: str, count: float) -> bool:
+        """Take scalars that make one row, as tensors of one device do; whether they did."""
         values = list(scalars.values())
         if not (isinstance(values[0], Tensor) and self.defers(values[0])):
             return False
-        try:
-            with torch.no_grad():
-                data = torch.stack(values)
-        except (TypeError, RuntimeError):  # the long way takes them, or says what is wrong
-            return False
-        one_type = len({value.dtype for value in values}) == 1
-        if data.numel() != len(values) or not one_type or data.is_complex():
-            return False
-        names = (*scalars, count)
-        known, series, counts = self._stacks.get(prefix, ((), [], []))
-        if names != known:
-            series = [self.series(prefix + key) for key in scalars]
-            counts = [read_scalar(count)] * len(series)
-            self._stacks[prefix] = (names, series, counts)
-        self._queue.put_vector(series, data.view(-1), counts, self.step)
+        queue = self._queue
+        with queue.lock:
+            row = queue.take(values)
+            if row is None:
+                return False
+            names = (*scalars, count)
+            known, series, counts = self._rows.get(prefix, ((), [], []))
+            if names != known:
+                series = [self.series(prefix + key) for key in scalars]
+                counts = [read_scalar(count)] * len(series)
+                self._rows[prefix] = (names, series, counts)
+            queue.put_row(series, row, counts, self.step)
         return True
 
     def _put_rest(

@@ -80,6 +80,8 @@ class DeviceTransfer:
 
 def _pack(vectors: Sequence[Tensor]) -> Tensor:
     """Join vectors of one device as float64 with one cast per run of equal types."""
+    if len(vectors) == 1:
+        return vectors[0].to(torch.float64)
     runs: list[list[Tensor]] = []
     for vector in vectors:
         if runs and runs[-1][0].dtype == vector.dtype:

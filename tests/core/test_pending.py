@@ -61,7 +61,7 @@ def test_no_graph_is_held(queue: PendingQueue) -> None:
     Series(queue=queue).append(weight * 2)
     entry = queue._waiting[0]
     assert isinstance(entry, pending._Vector)
-    assert entry.data.grad_fn is None and not entry.data.requires_grad
+    assert entry.row.data.grad_fn is None and not entry.row.data.requires_grad
 
 
 @pytest.mark.parametrize("shape", [(0,), (2,)])
