@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from fasttrain.core import checkpoint as files
@@ -166,7 +167,9 @@ class Checkpointer:
         own = self.model.state_dict()
         fitting, skipped = {}, []
         for name, value in weights.items():
-            if name in own and own[name].shape != value.shape:
+            if name not in own or is_lazy(own[name]):  # a lazy one takes the shape of the file's
+                fitting[name] = value
+            elif own[name].shape != value.shape:
                 skipped.append(
                     f"{name}: {tuple(value.shape)} in the file, {tuple(own[name].shape)}"
                 )

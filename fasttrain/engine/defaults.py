@@ -82,14 +82,21 @@ def setup_logger(output_dir: str | Path | None, rank: int) -> logging.Logger:
     return root
 
 
+def _setting(cfg: Any, *paths: str, default: Any) -> Any:
+    """The value at the first of the paths that the config has."""
+    found = (value for path in paths if (value := read(cfg, path)) is not None)
+    return next(found, default)
+
+
 def default_setup(cfg: Any, args: Any) -> None:
     """Make the output folder, start the log, save the config, seed, choose cuDNN's mode.
 
     Args:
-        cfg: the config; `config.yaml` in its OUTPUT_DIR gets a copy.
+        cfg: the config; `config.yaml` in its `OUTPUT_DIR` gets a copy. A lazy config's keys are
+            `train.output_dir`, `train.seed` and `train.cudnn_benchmark`.
         args: the command line's arguments.
     """
-    output_dir = read(cfg, "OUTPUT_DIR", "")
+    output_dir = _setting(cfg, "OUTPUT_DIR", "output_dir", "train.output_dir", default="")
     rank = comm.get_rank()
     if comm.is_main_process() and output_dir:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -108,13 +115,15 @@ def default_setup(cfg: Any, args: Any) -> None:
         path = Path(output_dir) / "config.yaml"
         path.write_text(text, encoding="utf-8")
         logger.info("Full config saved to %s", path)
-    seed = read(cfg, "SEED", -1)
+    seed = _setting(cfg, "SEED", "train.seed", default=-1)
     if seed < 0:
         seed = random.SystemRandom().randrange(2**31)
         logger.info("Using a generated random seed %d", seed)
     env.seed_everything(seed, rank=rank)
     if not getattr(args, "eval_only", False):
-        torch.backends.cudnn.benchmark = read(cfg, "CUDNN_BENCHMARK", False)
+        torch.backends.cudnn.benchmark = _setting(
+            cfg, "CUDNN_BENCHMARK", "train.cudnn_benchmark", default=False
+        )
 
 
 def default_writers(output_dir: str | Path, max_iter: int | None = None) -> list[EventWriter]:

@@ -60,11 +60,20 @@ class TrainerBase:
     """
 
     def __init__(self) -> None:
-        self._hooks: HookList[HookBase] = HookList(_is_noop)
+        self._hook_list: HookList[HookBase] = HookList(_is_noop)
         self.iter: int = 0
         self.start_iter: int = 0
         self.max_iter: int = 0
         self.storage: EventStorage
+
+    @property
+    def _hooks(self) -> HookList[HookBase]:
+        """The hooks in the order in which they run; a list of hooks may be set in its place."""
+        return self._hook_list
+
+    @_hooks.setter
+    def _hooks(self, hooks: Iterable[HookBase]) -> None:
+        self._hook_list.replace(hooks, lambda hook: 0)
 
     def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
         """Append hooks; they run in the order of registration, and None is left out.
@@ -81,7 +90,7 @@ class TrainerBase:
                     "wrap plain functions in a CallbackHook"
                 )
             hook.trainer = weakref.proxy(self)
-            self._hooks.add(hook, 0)
+            self._hook_list.add(hook, 0)
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Run the iterations `start_iter` to `max_iter - 1`.
@@ -120,14 +129,14 @@ class TrainerBase:
             logger.error("after_train failed too, after %r: %r", error, e)
 
     def before_train(self) -> None:
-        for call in self._hooks.stage("before_train"):
+        for call in self._hook_list.stage("before_train"):
             call()
 
     def after_train(self) -> None:
         """Let every hook clean up; the first error is raised once all have run."""
         self.storage.iter = self.iter
         errors: list[Exception] = []
-        for call in self._hooks.stage("after_train"):
+        for call in self._hook_list.stage("after_train"):
             try:
                 call()
             except Exception as e:
@@ -138,15 +147,15 @@ class TrainerBase:
 
     def before_step(self) -> None:
         self.storage.iter = self.iter
-        for call in self._hooks.stage("before_step"):
+        for call in self._hook_list.stage("before_step"):
             call()
 
     def after_backward(self) -> None:
-        for call in self._hooks.stage("after_backward"):
+        for call in self._hook_list.stage("after_backward"):
             call()
 
     def after_step(self) -> None:
-        for call in self._hooks.stage("after_step"):
+        for call in self._hook_list.stage("after_step"):
             call()
 
     def run_step(self) -> None:
@@ -155,7 +164,7 @@ class TrainerBase:
     def _keyed_hooks(self) -> Iterator[tuple[str, HookBase]]:
         """Hooks with their keys in a checkpoint: the class's name, `name#1` for its second one."""
         seen: dict[str, int] = {}
-        for hook in self._hooks:
+        for hook in self._hook_list:
             name = type(hook).__qualname__
             index = seen[name] = seen.get(name, -1) + 1
             yield (f"{name}#{index}" if index else name), hook

@@ -153,6 +153,9 @@ class TensorboardXWriter(EventWriter):
 class CommonMetricPrinter(EventWriter):
     """One line per write: ETA, iteration, losses, times, learning rate, peak memory.
 
+    Losses and rewards are known by their names, in any case; a name that holds `[metric]` is shown
+    behind them.
+
     Args:
         max_iter: the last iteration, for the ETA; no ETA when None.
         window_size: values of the medians and means shown.
@@ -165,6 +168,7 @@ class CommonMetricPrinter(EventWriter):
         self._last_write: tuple[int, float] | None = None
         self._num_looked_at = 0
         self._losses: list[str] = []
+        self._metrics: list[str] = []
 
     def _eta(self, storage: EventStorage) -> str | None:
         if self._max_iter is None:
@@ -195,9 +199,10 @@ class CommonMetricPrinter(EventWriter):
             history = histories.get(name)
             return f"{name}: {read(history):{form}}" if history else None
 
-        losses = "  ".join(
+        self._look_at(histories)
+        smoothed = "  ".join(
             f"{name}: {histories[name].median(self._window_size):.4g}"
-            for name in self._losses_among(histories)
+            for name in (*self._losses, *self._metrics)
             if histories[name]
         )
         eta = self._eta(storage)
@@ -207,7 +212,7 @@ class CommonMetricPrinter(EventWriter):
         parts = [
             f"eta: {eta}" if eta else None,
             f"iter: {storage.iter}",
-            losses,
+            smoothed,
             shown("time", ".4f", HistoryBuffer.global_avg),
             shown("data_time", ".4f", lambda history: history.avg(self._window_size)),
             shown("lr", ".5g", HistoryBuffer.latest) or "lr: N/A",
@@ -215,10 +220,15 @@ class CommonMetricPrinter(EventWriter):
         ]
         return " " + "  ".join(part for part in parts if part)
 
-    def _losses_among(self, histories: Mapping[str, HistoryBuffer]) -> list[str]:
-        """The names that stand for losses and rewards, in any case; looked for once per name."""
-        if len(histories) != self._num_looked_at:
-            words = ("loss", "cider", "rewardcriterion")
-            self._num_looked_at = len(histories)
-            self._losses = [name for name in histories if any(w in name.lower() for w in words)]
-        return self._losses
+    def _look_at(self, histories: Mapping[str, HistoryBuffer]) -> None:
+        """Choose the names to show; only when there are new ones."""
+        if len(histories) == self._num_looked_at:
+            return
+        words = ("loss", "cider", "rewardcriterion")
+        self._num_looked_at = len(histories)
+        self._metrics = [name for name in histories if "[metric]" in name]
+        self._losses = [
+            name
+            for name in histories
+            if name not in self._metrics and any(word in name.lower() for word in words)
+        ]

@@ -68,6 +68,14 @@ def test_mismatches_are_reported_and_left(tmp_path: Path, caplog: pytest.LogCapt
     assert "In the checkpoint but not in the model:\n  x" in caplog.text
 
 
+def test_a_lazy_layer_takes_the_shape_of_the_file(tmp_path: Path) -> None:
+    saved, fresh = nn.LazyLinear(4), nn.LazyLinear(4)
+    saved(torch.ones(1, 3))
+    Checkpointer(saved, tmp_path).save("model")
+    Checkpointer(fresh, tmp_path).resume_or_load("")
+    assert_same(fresh.state_dict(), saved.state_dict())
+
+
 def test_a_prefix_is_only_stripped_when_all_have_it() -> None:
     one = torch.ones(1)
     assert strip_prefix({"module.a": one, "module.b": one}, "module.") == {"a": one, "b": one}

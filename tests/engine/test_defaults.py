@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,15 @@ import torch
 
 from fasttrain.engine import default_argument_parser, default_setup, default_writers, get_cfg
 from fasttrain.engine.defaults import setup_logger
+
+
+@pytest.fixture
+def log_closed_afterwards() -> Iterator[None]:
+    yield
+    root = logging.getLogger("fasttrain")
+    for handler in [h for h in root.handlers if getattr(h, "_engine", False)]:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def test_arguments() -> None:
@@ -23,35 +33,40 @@ def test_arguments() -> None:
     assert args.opts == ["SOLVER.BASE_LR", "0.1"]
 
 
-def test_setup_writes_log_and_config_and_seeds(tmp_path: Path) -> None:
+def test_setup_writes_log_and_config_and_seeds(tmp_path: Path, log_closed_afterwards: None) -> None:
     cfg = get_cfg()
     cfg.OUTPUT_DIR = str(tmp_path / "out")
     cfg.SEED = 3
     cfg.CUDNN_BENCHMARK = False
-    try:
-        default_setup(cfg, SimpleNamespace(eval_only=False))
-        first = torch.rand(1)
-        default_setup(cfg, SimpleNamespace(eval_only=False))
-        assert torch.equal(torch.rand(1), first)
-        again = get_cfg()
-        again.merge_from_file(tmp_path / "out" / "config.yaml")
-        assert again == cfg
-        logging.getLogger("fasttrain.engine").info("hello")
-        text = (tmp_path / "out" / "log.txt").read_text()
-        assert text.count("hello") == 1 and "World size: 1" in text
-    finally:
-        for handler in list(logging.getLogger("fasttrain").handlers):
-            if getattr(handler, "_engine", False):
-                logging.getLogger("fasttrain").removeHandler(handler)
-                handler.close()
+    default_setup(cfg, SimpleNamespace(eval_only=False))
+    first = torch.rand(1)
+    default_setup(cfg, SimpleNamespace(eval_only=False))
+    assert torch.equal(torch.rand(1), first)
+    again = get_cfg()
+    again.merge_from_file(tmp_path / "out" / "config.yaml")
+    assert again == cfg
+    logging.getLogger("fasttrain.engine").info("hello")
+    text = (tmp_path / "out" / "log.txt").read_text()
+    assert text.count("hello") == 1 and "World size: 1" in text
 
 
-def test_other_processes_log_into_their_own_files(tmp_path: Path) -> None:
-    root = setup_logger(tmp_path, 3)
+def test_setup_knows_the_keys_of_a_lazy_config(
+    tmp_path: Path, log_closed_afterwards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    section = SimpleNamespace(output_dir=str(tmp_path / "out"), seed=5, cudnn_benchmark=True)
+    default_setup(SimpleNamespace(train=section), {})
+    first = torch.rand(1)
+    assert torch.equal(first, torch.rand(1, generator=torch.Generator().manual_seed(5)))
+    assert torch.backends.cudnn.benchmark
+    assert "seed: 5" in (tmp_path / "out" / "config.yaml").read_text()
+
+
+def test_other_processes_log_into_their_own_files(
+    tmp_path: Path, log_closed_afterwards: None
+) -> None:
+    setup_logger(tmp_path, 3)
     assert (tmp_path / "log.txt.rank3").exists()
-    for handler in [h for h in root.handlers if getattr(h, "_engine", False)]:
-        root.removeHandler(handler)
-        handler.close()
 
 
 def test_writers_stand_in_the_folder(tmp_path: Path) -> None:

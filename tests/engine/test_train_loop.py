@@ -198,6 +198,16 @@ def test_what_is_no_hook_is_refused() -> None:
         Counting().register_hooks([lambda trainer: None])  # type: ignore[list-item]
 
 
+def test_the_list_of_hooks_may_be_rearranged() -> None:
+    log: list[str] = []
+    trainer = Counting()
+    trainer.register_hooks([Recorder(log, "a "), Recorder(log, "b ")])
+    trainer._hooks = trainer._hooks[::-1]
+    trainer.register_hooks([Recorder(log, "c ")])
+    trainer.train(0, 1)
+    assert log[:3] == ["b before_train", "a before_train", "c before_train"]
+
+
 class Keeps(HookBase):
     def __init__(self, value: int) -> None:
         self.value = value
@@ -367,5 +377,5 @@ def test_iteration_timer_counts_only_the_step(caplog: pytest.LogCaptureFixture) 
     trainer = Counting()
     trainer.register_hooks([IterationTimer(warmup_iter=2)])
     trainer.train(0, 5)
-    assert len(trainer.storage.history("time")) == 3
-    assert "Overall training speed: 3 iterations" in caplog.text
+    assert [i for _, i in trainer.storage.history("time").values()] == [1, 2, 3, 4]
+    assert "Overall training speed: 4 iterations" in caplog.text

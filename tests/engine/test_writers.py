@@ -80,6 +80,17 @@ def test_the_line_has_losses_of_any_case_times_and_eta() -> None:
     )  # the memory is shown where there is a GPU
 
 
+def test_a_metric_that_asks_for_it_is_shown_behind_the_losses() -> None:
+    with EventStorage(2) as storage:
+        storage.put_scalar("[metric]loss_scale", 4.0)
+        storage.put_scalar("loss", 2.0)
+        assert (
+            CommonMetricPrinter()
+            .line(storage)
+            .startswith(" iter: 2  loss: 2  [metric]loss_scale: 4  lr: N/A")
+        )
+
+
 def test_without_a_timer_the_eta_comes_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 110.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))

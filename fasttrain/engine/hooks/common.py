@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from fasttrain.engine.trainer_base import HookBase
 from fasttrain.engine.writers import EventWriter
@@ -61,7 +62,7 @@ class IterationTimer(HookBase):
     Only what lies between `before_step` and `after_step` is counted: not the other hooks.
 
     Args:
-        warmup_iter: iterations at the start that are left out.
+        warmup_iter: the first iteration that is counted, from 1; those before it are left out.
     """
 
     def __init__(self, warmup_iter: int = 3) -> None:
@@ -71,27 +72,29 @@ class IterationTimer(HookBase):
     def before_train(self) -> None:
         self._train_start = time.perf_counter()
         self._steps = 0
+        self._num_counted = 0
         self._counted_s = 0.0
         self._warm_start: float | None = None
         self._warm_end = self._train_start
 
     def before_step(self) -> None:
         self._step_start = time.perf_counter()
-        if self._warm_start is None and self._steps >= self._warmup_iter:
+        if self._warm_start is None and self._steps + 1 >= self._warmup_iter:
             self._warm_start = self._step_start
 
     def after_step(self) -> None:
         now = time.perf_counter()
         self._steps += 1
-        if self._steps > self._warmup_iter:
+        if self._steps >= self._warmup_iter:
+            self._num_counted += 1
             elapsed = now - self._step_start
             self._counted_s += elapsed
             self.trainer.storage.put_all({"time": elapsed})
         self._warm_end = now
 
     def after_train(self) -> None:
-        counted = self._steps - self._warmup_iter
-        if counted <= 0 or self._warm_start is None:
+        counted = self._num_counted
+        if not counted or self._warm_start is None:
             return
         total = time.perf_counter() - self._warm_start
         logger.info(
@@ -146,7 +149,8 @@ class LRScheduler(HookBase):
 
     Args:
         optimizer: the trainer's when None.
-        scheduler: the trainer's when None.
+        scheduler: a torch scheduler, or a function of the share of the training that is over, in
+            [0, 1), by whose values the first rates are multiplied; the trainer's when None.
     """
 
     def __init__(self, optimizer: Optimizer | None = None, scheduler: Any = None) -> None:
@@ -155,14 +159,20 @@ class LRScheduler(HookBase):
 
     @property
     def scheduler(self) -> Any:
-        """The scheduler that is stepped."""
-        return self._scheduler or self.trainer.scheduler  # type: ignore[attr-defined]
+        """The scheduler as it was given, or the trainer's."""
+        own = self._scheduler
+        return self.trainer.scheduler if own is None else own  # type: ignore[attr-defined]
 
     def before_train(self) -> None:
         if self._optimizer is None:
             self._optimizer = self.trainer.optimizer  # type: ignore[attr-defined]
         self._best_group = shown_group(self._optimizer)
-        self._step_scheduler = self.scheduler.step
+        scheduler = self.scheduler
+        if not hasattr(scheduler, "step"):
+            scheduler = multiplied(
+                self._optimizer, scheduler, self.trainer.iter, self.trainer.max_iter
+            )
+        self._step_scheduler = scheduler.step
 
     def after_step(self) -> None:
         assert self._optimizer is not None
@@ -171,10 +181,31 @@ class LRScheduler(HookBase):
         self._step_scheduler()
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self.scheduler.state_dict())
+        """The scheduler's; a function of the share of the training keeps nothing."""
+        keeps = hasattr(self.scheduler, "step")
+        return dict(self.scheduler.state_dict()) if keeps else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.scheduler.load_state_dict(state_dict)
+        if hasattr(self.scheduler, "step"):
+            self.scheduler.load_state_dict(state_dict)
+
+    @staticmethod
+    def get_best_param_group_id(optimizer: Optimizer) -> int:
+        """Index of the parameter group whose learning rate is put."""
+        return shown_group(optimizer)
+
+
+def multiplied(
+    optimizer: Optimizer, multiplier: Callable[[float], float], iteration: int, max_iter: int
+) -> LambdaLR:
+    """A scheduler that multiplies the groups' first rates by `multiplier(i / max_iter)`.
+
+    Args:
+        iteration: the one that runs next.
+    """
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return LambdaLR(optimizer, lambda i: multiplier(i / max_iter), last_epoch=iteration - 1)
 
 
 def shown_group(optimizer: Optimizer) -> int:

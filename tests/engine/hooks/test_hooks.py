@@ -16,6 +16,7 @@ from fasttrain.core.checkpoint import CheckpointError
 from fasttrain.engine import (
     AutogradProfiler,
     BestCheckpointer,
+    CallbackHook,
     Checkpointer,
     EvalHook,
     LRScheduler,
@@ -66,8 +67,27 @@ def test_the_rate_shown_is_that_of_most_parameters() -> None:
             lr=1.0,
         )
 
-    assert shown_group(groups((1, 0.1), (3, 0.2), (2, 0.3))) == 1
+    assert LRScheduler.get_best_param_group_id(groups((1, 0.1), (3, 0.2), (2, 0.3))) == 1
     assert shown_group(groups((1, 0.1), (1, 0.2), (1, 0.2))) == 1
+
+
+def test_a_schedule_by_the_share_of_the_training_multiplies_the_first_rate() -> None:
+    def make() -> Trainer:
+        trainer = Trainer()
+        trainer.register_hooks([LRScheduler(scheduler=lambda share: 1.0 - share)])
+        return trainer
+
+    whole, cut, resumed = make(), make(), make()
+    whole.train(0, 4)
+    rates = whole.storage.history("lr").values()
+    assert rates == [(1.0, 0), (0.75, 1), (0.5, 2), (0.25, 3)]
+    cut.register_hooks([CallbackHook(before_step=lambda t: 1 / (2 - t.iter))])
+    with pytest.raises(ZeroDivisionError):
+        cut.train(0, 4)
+    resumed.optimizer.load_state_dict(cut.optimizer.state_dict())
+    resumed.train(2, 4)
+    assert resumed.storage.history("lr").values() == rates[2:]
+    assert cut.state_dict() == {"iteration": 2}
 
 
 class Counter(EventWriter):
