@@ -20,6 +20,9 @@ class Series:
     A value may stand for the sum over `count` samples: the mean of a window is the sum of its
     values over the sum of its counts. Reading finishes what still waits for a device (sync point).
 
+    The ring is on the host, for a GPU's scalars too: statistics are read there anyway, a flush is
+    a few KB, and a ring on the device would take up to 16 MB of its memory per series.
+
     Args:
         max_length: the number of pairs kept; the oldest are dropped.
         queue: where device scalars wait, shared by the series of a store.
