@@ -11,6 +11,7 @@ void bind_checkpoint(py::module_ &module);
 void bind_gather(py::module_ &module);
 void bind_history(py::module_ &module);
 void bind_optimizer(py::module_ &module);
+void bind_tensor(py::module_ &module);
 
 PYBIND11_MODULE(_C, module) {
     module.doc() = "fasttrain's native core";
@@ -33,5 +34,6 @@ PYBIND11_MODULE(_C, module) {
     bind_checkpoint(module);
     bind_gather(module);
     bind_history(module);
+    bind_tensor(module);
     bind_optimizer(module);
 }

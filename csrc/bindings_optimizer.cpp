@@ -1,4 +1,5 @@
 // Python's view of a table: parameters, groups and gradients are looked up here, once per step.
+#include "bindings_tensor.h"
 #include "cpu_step.h"
 #include "parallel.h"
 #ifdef FT_CUDA
@@ -14,29 +15,6 @@ namespace py = pybind11;
 using namespace fasttrain;
 
 namespace {
-
-// The few tensor methods that a step needs, taken from torch once; no torch header is involved.
-struct TensorMethods {
-    py::object data_ptr, is_contiguous, stride, increment_version;
-};
-
-uintptr_t address_of(const TensorMethods &methods, PyObject *tensor) {
-    PyObject *const arguments[] = {tensor};
-    const auto address = py::reinterpret_steal<py::object>(
-        PyObject_Vectorcall(methods.data_ptr.ptr(), arguments, 1, nullptr));
-    if (!address)
-        throw py::error_already_set();
-    return PyLong_AsSize_t(address.ptr());
-}
-
-py::object call_one(const py::object &method, PyObject *tensor) {
-    PyObject *const arguments[] = {tensor};
-    auto result =
-        py::reinterpret_steal<py::object>(PyObject_Vectorcall(method.ptr(), arguments, 1, nullptr));
-    if (!result)
-        throw py::error_already_set();
-    return result;
-}
 
 // A value that cannot change behind an unchanged reference.
 bool is_constant(PyObject *value) {
@@ -70,11 +48,9 @@ struct BusyGuard {
 class Table {
   public:
     // `keys` are what of a group matters, the learning rate first.
-    Table(const std::string &path, py::object tensor_type, py::object increment_version,
-          py::object values_of, std::vector<std::string> keys)
-        : table_(path), methods_{tensor_type.attr("data_ptr"), tensor_type.attr("is_contiguous"),
-                                 tensor_type.attr("stride"), std::move(increment_version)},
-          values_of_(std::move(values_of)), grad_name_(intern("grad")),
+    Table(const std::string &path, const TensorAccess &access, py::object values_of,
+          std::vector<std::string> keys)
+        : table_(path), access_(access), values_of_(std::move(values_of)),
           params_name_(intern("params")) {
         for (const std::string &key : keys)
             keys_.push_back(intern(key.c_str()));
@@ -93,27 +69,29 @@ class Table {
         read_group(groups_.size() - 1);
     }
 
-    void add(py::object param, int group, int64_t numel, Dtype param_type, Dtype state_type,
+    // `grad_type` is what its gradients will come in.
+    void add(py::object param, int group, Dtype grad_type, Dtype state_type,
              const std::vector<uintptr_t> &states, uintptr_t master, Master master_kind,
              uintptr_t step, uint32_t seed, bool stochastic, bool first) {
+        TensorView view;
+        access_.read(param.ptr(), view);
         Slot slot;
-        slot.param = reinterpret_cast<void *>(address_of(methods_, param.ptr()));
+        slot.param = view.data;
         for (size_t k = 0; k < states.size() && k < 3; ++k)
             slot.states[k] = reinterpret_cast<void *>(states[k]);
         slot.master = reinterpret_cast<void *>(master);
         slot.master_kind = master_kind;
         slot.step = reinterpret_cast<float *>(step);
-        slot.numel = numel;
+        slot.numel = view.numel;
         slot.group = group;
-        slot.param_type = slot.grad_type = param_type;
+        slot.param_type = view.dtype;
+        slot.grad_type = grad_type;
         slot.state_type = state_type;
         slot.seed = seed;
         slot.stochastic = stochastic;
         slot.first = first;
         table_.slots.push_back(slot);
-        const bool contiguous = call_one(methods_.is_contiguous, param.ptr()).ptr() == Py_True;
-        params_.push_back(
-            {param, contiguous ? py::object() : call_one(methods_.stride, param.ptr())});
+        params_.push_back({param, std::move(view)});
         all_params_.append(std::move(param));
     }
 
@@ -124,15 +102,16 @@ class Table {
     bool first(size_t index) const { return table_.slots.at(index).first; }
 
     // (norm, coefficient, finite), or the name of what stands in the way: "rebind" when the table
-    // no longer describes the parameters, "irregular" when a gradient has another layout.
-    py::object step(py::list param_groups, double unscale, NormKind norm, double power,
-                    double max_norm, double clip_value, double extra_norm, double known_norm,
-                    bool check_finite, bool zero, int threads) {
+    // no longer describes the parameters, "irregular" when a gradient has another layout or dtype.
+    // `given` has a gradient or None per parameter, in the table's order; None: each one's `grad`.
+    py::object step(py::list param_groups, py::object given, double unscale, NormKind norm,
+                    double power, double max_norm, double clip_value, double extra_norm,
+                    double known_norm, bool check_finite, bool zero, int threads) {
         const BusyGuard guard(busy_);
         if (!groups_hold(param_groups) || !params_hold())
             return py::str("rebind");
         std::vector<py::object> grads; // keeps them alive while the lock is released
-        if (!find_gradients(grads))
+        if (!find_gradients(given, grads))
             return py::str("irregular");
         StepRequest request{unscale,    norm,       power,        max_norm, clip_value,
                             extra_norm, known_norm, check_finite, zero,     threads};
@@ -144,7 +123,7 @@ class Table {
         if (report.finite || !check_finite)
             increment_versions(grads);
         if (zero && !grads.empty())
-            methods_.increment_version(grads);
+            access_.increment_version(py::cast(grads));
         return py::make_tuple(report.norm, report.coefficient, report.finite);
     }
 
@@ -169,15 +148,15 @@ class Table {
     // As `step`, but everything stays on the device: addresses of the loss scale, of a flag that
     // forbids the step, and of where norm and flag go; 0 where there is none. True when the step
     // went into a graph.
-    py::object step_cuda(py::list param_groups, double unscale, NormKind norm, double power,
-                         double max_norm, double clip_value, bool check_finite, bool zero,
-                         uintptr_t scale, uintptr_t found_inf, uintptr_t norm_out,
+    py::object step_cuda(py::list param_groups, py::object given, double unscale, NormKind norm,
+                         double power, double max_norm, double clip_value, bool check_finite,
+                         bool zero, uintptr_t scale, uintptr_t found_inf, uintptr_t norm_out,
                          uintptr_t found_out, uintptr_t stream) {
         const BusyGuard guard(busy_);
         if (!groups_hold(param_groups) || !params_hold())
             return py::str("rebind");
         std::vector<py::object> grads;
-        if (!find_gradients(grads))
+        if (!find_gradients(given, grads))
             return py::str("irregular");
         const StepRequest request{unscale, norm, power,        max_norm, clip_value,
                                   0.0,     -1.0, check_finite, zero,     1};
@@ -192,7 +171,7 @@ class Table {
         }
         increment_versions(grads);
         if (zero && !grads.empty())
-            methods_.increment_version(grads);
+            access_.increment_version(py::cast(grads));
         return py::bool_(captured);
     }
 #endif
@@ -206,7 +185,7 @@ class Table {
     };
     struct HeldParam {
         py::object param;
-        py::object stride; // null: contiguous
+        TensorView view;
     };
 
     static py::object intern(const char *text) {
@@ -225,12 +204,18 @@ class Table {
             !lr.attr("is_floating_point")().cast<bool>() ||
             lr.attr("element_size")().cast<int>() != 4)
             return nullptr;
-        return reinterpret_cast<const float *>(address_of(methods_, lr.ptr()));
+        return address_of(lr.ptr());
+    }
+
+    const float *address_of(PyObject *tensor) const {
+        TensorView view;
+        access_.read(tensor, view);
+        return static_cast<const float *>(view.data);
     }
 
     bool is_read_there(size_t index, PyObject *lr) const {
         const float *at = table_.groups[index].lr_at;
-        return at && reinterpret_cast<uintptr_t>(at) == address_of(methods_, lr);
+        return at && at == address_of(lr);
     }
 
     // Takes a group's values over; false when its rule became another one.
@@ -286,37 +271,44 @@ class Table {
     }
 
     bool params_hold() {
-        for (size_t i = 0; i < params_.size(); ++i)
-            if (address_of(methods_, params_[i].param.ptr()) !=
-                reinterpret_cast<uintptr_t>(table_.slots[i].param))
+        TensorView now;
+        for (const HeldParam &held : params_) {
+            try {
+                access_.read(held.param.ptr(), now);
+            } catch (py::error_already_set &) { // it became one without memory
                 return false;
+            }
+            if (now.data != held.view.data || now.numel != held.view.numel ||
+                now.dtype != held.view.dtype || !now.known_dtype || !now.same_layout(held.view))
+                return false;
+        }
         for (const py::object &param : watched_)
-            if (!py::getattr(param, grad_name_).is_none())
+            if (!access_.grad_of(param.ptr()).is_none())
                 return false;
         return true;
     }
 
-    bool find_gradients(std::vector<py::object> &grads) {
+    bool find_gradients(const py::object &given, std::vector<py::object> &grads) {
+        const bool is_given = !given.is_none();
         grads.reserve(params_.size());
+        TensorView view;
         for (size_t i = 0; i < params_.size(); ++i) {
             Slot &slot = table_.slots[i];
             slot.grad = nullptr;
-            py::object grad = py::getattr(params_[i].param, grad_name_);
+            py::object grad = is_given ? py::reinterpret_borrow<py::object>(
+                                             PyList_GET_ITEM(given.ptr(), Py_ssize_t(i)))
+                                       : access_.grad_of(params_[i].param.ptr());
             if (grad.is_none())
                 continue;
-            const py::object &stride = params_[i].stride;
-            const bool regular =
-                stride ? call_one(methods_.stride, grad.ptr()).equal(stride)
-                       : call_one(methods_.is_contiguous, grad.ptr()).ptr() == Py_True;
-            if (!regular)
-                return false;
             try {
-                slot.grad = reinterpret_cast<void *>(address_of(methods_, grad.ptr()));
-                if (!slot.grad)
-                    slot.grad = this; // an empty gradient has no address, but counts as one
+                access_.read(grad.ptr(), view);
             } catch (py::error_already_set &) { // sparse: there is no storage to point at
                 return false;
             }
+            if (!view.known_dtype || view.dtype != slot.grad_type || view.numel != slot.numel ||
+                !view.same_layout(params_[i].view))
+                return false;
+            slot.grad = view.data ? view.data : this; // an empty one has no address, but counts
             grads.push_back(std::move(grad));
         }
         return true;
@@ -324,24 +316,24 @@ class Table {
 
     void increment_versions(const std::vector<py::object> &grads) {
         if (grads.size() == params_.size()) {
-            methods_.increment_version(all_params_);
+            access_.increment_version(all_params_);
             return;
         }
         py::list updated;
         for (size_t i = 0; i < params_.size(); ++i)
             if (table_.slots[i].grad)
                 updated.append(params_[i].param);
-        methods_.increment_version(updated);
+        access_.increment_version(updated);
     }
 
     CpuTable table_; // on a GPU it only holds slots and groups
 #ifdef FT_CUDA
     std::unique_ptr<CudaTable> cuda_;
 #endif
-    TensorMethods methods_;
+    TensorAccess access_;
     py::object values_of_;
     py::object gpu_; // torch.device, null on the CPU
-    py::object grad_name_, params_name_;
+    py::object params_name_;
     std::vector<py::object> keys_;
     std::vector<HeldGroup> groups_;
     std::vector<HeldParam> params_;
@@ -367,7 +359,7 @@ void bind_optimizer(py::module_ &module) {
         .value("inf", NormKind::inf)
         .value("power", NormKind::power);
     py::class_<Table>(module, "Table")
-        .def(py::init<const std::string &, py::object, py::object, py::object,
+        .def(py::init<const std::string &, const TensorAccess &, py::object,
                       std::vector<std::string>>())
         .def("add_group", &Table::add_group)
         .def("add", &Table::add)
@@ -387,6 +379,12 @@ void bind_optimizer(py::module_ &module) {
                    const py::gil_scoped_release release;
                    return gradient_sum(path, reinterpret_cast<void *>(grad), numel, type, threads);
                });
+    module.def("add_gradient", [](const std::string &path, uintptr_t sum, uintptr_t grad,
+                                  int64_t numel, Dtype type, bool first, int threads) {
+        const py::gil_scoped_release release;
+        add_gradient(path, reinterpret_cast<float *>(sum), reinterpret_cast<void *>(grad), numel,
+                     type, first, threads);
+    });
     module.def("cpu_paths", [] {
         py::list names;
         for (const CpuKernels *kernels : runnable_cpu_kernels())

@@ -230,6 +230,18 @@ void finish_lamb(const Slot &slot, const Segment &segment, const RuleBytes &byte
     }
 }
 
+void add(float *sum, void *grad, Dtype type, int64_t begin, int64_t count, bool first) {
+    alignas(64) float buffer[kBlock];
+    const int64_t end = begin + count;
+    for (int64_t at = begin; at < end; at += kBlock) {
+        const int64_t n = end - at < kBlock ? end - at : kBlock;
+        const float *__restrict g = fetch(grad, type, at, n, buffer);
+        float *__restrict s = sum + at;
+        for (int64_t i = 0; i < n; ++i)
+            s[i] = first ? g[i] : s[i] + g[i];
+    }
+}
+
 double largest_magnitude(const float *g, int64_t n) {
     float lanes[kLanes] = {};
     int64_t i = 0;
@@ -277,6 +289,7 @@ CpuKernels make_kernels(const char *name) {
         kernels.apply[kind] = visit_rule(RuleKind(kind), [](auto *rule) {
             return &apply_rule<std::remove_pointer_t<decltype(rule)>>;
         });
+    kernels.add = add;
     kernels.finish_lamb = finish_lamb;
     return kernels;
 }

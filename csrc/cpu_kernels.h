@@ -12,6 +12,8 @@ struct CpuKernels {
     // One pass of a rule over a segment.
     void (*apply[kNumRules])(const Slot &, const Segment &, const RuleBytes &, GradScale,
                              TrustSums *);
+    // Elements [begin, begin + count): sum += grad; with `first`, sum = grad.
+    void (*add)(float *sum, void *grad, Dtype type, int64_t begin, int64_t count, bool first);
     // LAMB's second half.
     void (*finish_lamb)(const Slot &, const Segment &, const RuleBytes &, float ratio);
 };

@@ -99,23 +99,40 @@ double CpuTable::reduce(const StepRequest &request) {
     return total;
 }
 
+namespace {
+
+// Calls `task(i, begin, count)` for each piece of one tensor.
+template <class Task> void parallel_pieces(int64_t numel, int threads, Task &&task) {
+    const int64_t team = std::clamp<int64_t>(numel / kSerialElements, 1, std::max(threads, 1));
+    parallel_tasks((numel + kTaskElements - 1) / kTaskElements, int(team), [&](int64_t i) {
+        const int64_t begin = i * kTaskElements;
+        task(i, begin, std::min(kTaskElements, numel - begin));
+    });
+}
+
+} // namespace
+
 double gradient_sum(const std::string &path, void *grad, int64_t numel, Dtype type, int threads) {
     const CpuKernels &kernels = find_kernels(path);
     Slot slot;
     slot.grad = grad;
     slot.grad_type = type;
-    const int64_t pieces = (numel + kTaskElements - 1) / kTaskElements;
-    std::vector<double> partials(size_t(pieces), 0.0);
-    const int64_t team = std::clamp<int64_t>(numel / kSerialElements, 1, std::max(threads, 1));
-    parallel_tasks(pieces, int(team), [&](int64_t i) {
-        const int64_t begin = i * kTaskElements;
-        const Segment segment{0, begin, std::min(kTaskElements, numel - begin)};
-        partials[size_t(i)] = kernels.reduce(slot, segment, NormKind::two, 2.0);
+    std::vector<double> partials(size_t((numel + kTaskElements - 1) / kTaskElements), 0.0);
+    parallel_pieces(numel, threads, [&](int64_t i, int64_t begin, int64_t count) {
+        partials[size_t(i)] = kernels.reduce(slot, {0, begin, count}, NormKind::two, 2.0);
     });
     double total = 0.0;
     for (double partial : partials)
         total += partial;
     return total;
+}
+
+void add_gradient(const std::string &path, float *sum, void *grad, int64_t numel, Dtype type,
+                  bool first, int threads) {
+    const CpuKernels &kernels = find_kernels(path);
+    parallel_pieces(numel, threads, [&](int64_t, int64_t begin, int64_t count) {
+        kernels.add(sum, grad, type, begin, count, first);
+    });
 }
 
 // Advances the step counts and builds one rule per different (group, count).

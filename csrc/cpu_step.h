@@ -13,6 +13,10 @@ std::vector<const CpuKernels *> runnable_cpu_kernels();
 // Sum of squares of one gradient, for norms that are taken while backward runs.
 double gradient_sum(const std::string &path, void *grad, int64_t numel, Dtype type, int threads);
 
+// sum += grad, element by element; with `first`, sum = grad.
+void add_gradient(const std::string &path, float *sum, void *grad, int64_t numel, Dtype type,
+                  bool first, int threads);
+
 class CpuTable {
   public:
     explicit CpuTable(const std::string &path);

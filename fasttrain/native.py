@@ -54,6 +54,16 @@ def cpu_path() -> str:
     return wanted
 
 
+def tensor_access(exchange: bool = True) -> Any:
+    """How the compiled module looks into tensors.
+
+    Args:
+        exchange: by torch's DLPack functions where it has them (2.10 and later); False always
+            takes the tensors' Python methods.
+    """
+    return module().TensorAccess(torch.Tensor, torch.autograd.graph.increment_version, exchange)
+
+
 def cuda_problem() -> str | None:
     """Why the CUDA backend cannot be used here; None when it can."""
     if not torch.cuda.is_available():

@@ -100,8 +100,7 @@ class Binding:
         on_cpu = self.device.type == "cpu"
         self._table = self._module.Table(
             native.cpu_path(),
-            torch._C.TensorBase,
-            torch.autograd.graph.increment_version,
+            native.tensor_access(),
             type(optimizer).rule_of,
             list(optimizer.hyper_keys),
         )
@@ -180,7 +179,6 @@ class Binding:
         self._table.add(
             param,
             index,
-            param.numel(),
             getattr(self._module.Dtype, DTYPE_NAMES[param.dtype]),
             getattr(self._module.Dtype, DTYPE_NAMES[dtype]),
             pointers,
@@ -226,6 +224,7 @@ class Binding:
             known = overlap.collect(self.params)
         found = self._table.step(
             optimizer.param_groups,
+            None,
             unscale,
             self._norms[clip.kind],
             clip.power,

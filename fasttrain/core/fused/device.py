@@ -62,6 +62,7 @@ class DeviceBinding(Binding):
         with self._current():
             done = self._table.step_cuda(
                 optimizer.param_groups,
+                None,
                 1.0 / divisor,
                 self._norms[clip.kind],
                 clip.power,

@@ -36,6 +36,11 @@ def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
     return step
 
 
+def _drop_gradients(params: list[Tensor]) -> None:
+    for param in params:
+        param.grad = None
+
+
 class FusedOptimizer(torch.optim.Optimizer):
     """Mixin over one of torch's optimizers (or torch's base class) with native `step`s.
 
@@ -136,6 +141,9 @@ class FusedOptimizer(torch.optim.Optimizer):
             and not defaults.get("differentiable")
         )
         self._step_supports_amp_scaling = self._native
+        self._drop_gradients: Callable[[list[Tensor]], None] = (
+            native.tensor_access().drop_gradients if self._native else _drop_gradients
+        )
         self._sparse: set[Tensor] = set()
         self._said = False
         self._binding = None
@@ -203,8 +211,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             super().zero_grad(set_to_none)
             return
         for group in self.param_groups:
-            for param in group["params"]:
-                param.grad = None
+            self._drop_gradients(group["params"])
 
     def enable_overlap_norm(self) -> OverlapNorm:
         """Take the norm's sums while backward runs, so that a step reads gradients once.
