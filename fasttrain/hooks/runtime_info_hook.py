@@ -10,7 +10,7 @@ from torch import Tensor
 from fasttrain.hooks.hook import DATA_BATCH, Hook
 from fasttrain.registry import HOOKS
 from fasttrain.utils import get_git_hash
-from fasttrain.version import __version__
+from fasttrain.version import MMENGINE_VERSION, __version__
 
 if TYPE_CHECKING:
     from fasttrain.runner import Runner
@@ -31,7 +31,7 @@ class RuntimeInfoHook(Hook):
 
     | stage | what |
     |---|---|
-    | before_run | notes `cfg`, `seed`, `experiment_name`, `fasttrain_version` |
+    | before_run | notes `cfg`, `seed`, `experiment_name`, `fasttrain_version`, `mmengine_version` |
     | before_train | notes `loop_stage`, `epoch`, `iter`, their maxima, `dataset_meta` |
     | before_train_iter | note `iter`; scalars `train/lr` or `train/<name>.lr` |
     | after_train_iter | scalars `train/<key>` of the outputs |
@@ -44,14 +44,15 @@ class RuntimeInfoHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Note what is fixed for the run."""
-        git_hash = get_git_hash(digits=7)
-        version = __version__ if git_hash == "unknown" else f"{__version__}+{git_hash}"
+        git_hash = get_git_hash()
+        version = __version__ if git_hash == "unknown" else f"{__version__}+{git_hash[:7]}"
         runner.message_hub.update_info_dict(
             {
                 "cfg": runner.cfg.pretty_text,
                 "seed": runner.seed,
                 "experiment_name": runner.experiment_name,
                 "fasttrain_version": version,
+                "mmengine_version": MMENGINE_VERSION + git_hash,
             }
         )
 

@@ -7,6 +7,7 @@ import torch
 
 from fasttrain.hooks import RuntimeInfoHook
 from fasttrain.logging import MessageHub
+from fasttrain.utils import get_git_hash
 from fasttrain.version import __version__
 from slow_device import SlowReader
 
@@ -41,6 +42,7 @@ def test_before_run() -> None:
     RuntimeInfoHook().before_run(runner)
     found = notes(runner)
     assert found.pop("fasttrain_version").startswith(__version__)
+    assert found.pop("mmengine_version") == "0.10.7" + get_git_hash()
     assert found == {"cfg": "a = 1\n", "seed": 3, "experiment_name": "exp"}
 
 
