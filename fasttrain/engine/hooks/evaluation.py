@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, overload
 
 from fasttrain.engine import comm
 from fasttrain.engine.events import flatten_results
@@ -27,40 +27,55 @@ class EvalHook(HookBase):
 
     Raises:
         TypeError: the arguments fit neither form.
+        ValueError: `iters_per_epoch` is less than 1.
     """
 
-    def __init__(self, eval_period: int, *args: Any, **kwargs: Any) -> None:
-        self._period = eval_period
-        self._last_evaluated = -1
-        if (args and callable(args[0])) or "eval_after_train" in kwargs:
-            self._set_by_iteration(*args, **kwargs)
-        elif "eval_start" in kwargs or "iters_per_epoch" in kwargs or len(args) > 1:
-            self._set_by_epoch(*args, **kwargs)
-        else:
-            self._set_by_iteration(*args, **kwargs)
-
-    def _set_by_iteration(
-        self, eval_function: Callable[[], Any], eval_after_train: bool = True
-    ) -> None:
-        self._evaluate = lambda epoch: eval_function()
-        self._iters_per_epoch, self._start = 1, -1
-        self._prefix, self._everywhere = "", True
-        self._eval_after_train = eval_after_train
-
-    def _set_by_epoch(
+    @overload
+    def __init__(
+        self, eval_period: int, eval_function: Callable[[], Any], eval_after_train: bool = True
+    ) -> None: ...
+    @overload
+    def __init__(
         self,
+        eval_period: int,
         eval_start: int,
         eval_function: Callable[[int], Any],
         iters_per_epoch: int,
         stage: str,
         multi_gpu_eval: bool,
+    ) -> None: ...
+    def __init__(  # type: ignore[misc]  # the second position has another name in each form
+        self,
+        eval_period: int,
+        eval_start: Any = None,
+        eval_function: Any = None,
+        iters_per_epoch: int | None = None,
+        stage: str = "",
+        multi_gpu_eval: bool = False,
+        eval_after_train: bool = True,
     ) -> None:
-        if iters_per_epoch < 1:
+        if callable(eval_start):  # the first form, by position
+            if eval_function is not None:
+                eval_after_train = bool(eval_function)
+            eval_start, eval_function = None, eval_start
+        if not callable(eval_function) or (eval_start is None) != (iters_per_epoch is None):
+            raise TypeError(
+                "expected EvalHook(eval_period, eval_function, eval_after_train=True) or "
+                "EvalHook(eval_period, eval_start, eval_function, iters_per_epoch, stage, "
+                f"multi_gpu_eval), got eval_start={eval_start!r}, eval_function={eval_function!r} "
+                f"and iters_per_epoch={iters_per_epoch!r}"
+            )
+        by_epoch = iters_per_epoch is not None
+        if iters_per_epoch is not None and iters_per_epoch < 1:
             raise ValueError(f"iters_per_epoch must be >= 1, got {iters_per_epoch}")
-        self._evaluate = eval_function
-        self._iters_per_epoch, self._start = iters_per_epoch, eval_start
-        self._prefix, self._everywhere = f"{stage}/" if stage else "", multi_gpu_eval
-        self._eval_after_train = True
+        self._period = eval_period
+        self._start = -1 if eval_start is None else eval_start
+        self._evaluate = eval_function if by_epoch else lambda epoch: eval_function()
+        self._iters_per_epoch = iters_per_epoch or 1
+        self._prefix = f"{stage}/" if stage else ""
+        self._everywhere = multi_gpu_eval or not by_epoch
+        self._eval_after_train = eval_after_train
+        self._last_evaluated = -1
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1

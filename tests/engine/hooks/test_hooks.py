@@ -222,6 +222,45 @@ def test_evaluation_by_iterations_runs_once_at_the_end() -> None:
     assert trainer.storage.history("box/AP").values() == [(1.5, 1), (1.5, 4)]
 
 
+@pytest.mark.parametrize(
+    ("args", "kwargs", "at"),
+    [
+        ((2, False), {}, [1, 3]),
+        ((2,), {"eval_after_train": False}, [1, 3]),
+        ((), {"eval_period": 3}, [2, 5]),
+    ],
+)
+def test_both_forms_take_positions_and_names(args: tuple, kwargs: dict, at: list[int]) -> None:
+    calls: list[int] = []
+    trainer = Trainer()
+
+    def evaluate(*epoch: int) -> None:
+        calls.append(trainer.iter)
+
+    if args:
+        hook = EvalHook(args[0], evaluate, *args[1:], **kwargs)
+    else:
+        hook = EvalHook(eval_function=evaluate, **kwargs)
+    trainer.register_hooks([hook])
+    trainer.train(0, 5)
+    assert calls == at
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        ((1, 2), "eval_start=2, eval_function=None"),
+        ((1, 2, print), "eval_start=2, eval_function=<built-in function print> and iters_per_"),
+        ((1,), "eval_function=None"),
+    ],
+)
+def test_arguments_of_neither_form_are_shown(args: tuple, text: str) -> None:
+    with pytest.raises(TypeError, match=rf"expected EvalHook\(eval_period, eval_func.*{text}"):
+        EvalHook(*args)
+    with pytest.raises(ValueError, match="iters_per_epoch must be >= 1, got 0"):
+        EvalHook(1, -1, print, 0, "val", False)
+
+
 def test_no_evaluation_after_an_error_at_the_last_step() -> None:
     calls: list[int] = []
     trainer = Trainer(fail_at=3)
