@@ -67,6 +67,15 @@ def _check_build_arguments(cfg: Any, registry: Any, default_args: Any) -> None:
         )
 
 
+def _check_cfg_and_registry(cfg: Any, registry: Any) -> None:
+    from .registry import Registry
+
+    assert is_cfg(cfg), f"cfg should be a dict, ConfigDict or Config, but got {type(cfg)}"
+    assert isinstance(registry, Registry), (
+        f"registry should be a mmengine.Registry object, but got {type(registry)}"
+    )
+
+
 def _call(build: Any, args: Any, obj_type: Any, registry: Registry) -> Any:
     """Call `build(**args)`; an error of any kind keeps its type and gains a note on its origin."""
     name = getattr(obj_type, "__qualname__", repr(obj_type))
@@ -109,15 +118,10 @@ def build_runner_from_cfg(cfg: Any, registry: Registry) -> Any:
     Raises:
         KeyError: `runner_type` is not registered.
     """
-    from .registry import Registry
-
-    assert is_cfg(cfg), f"cfg should be a dict, ConfigDict or Config, but got {type(cfg)}"
-    assert isinstance(registry, Registry), (
-        f"registry should be a mmengine.Registry object, but got {type(registry)}"
-    )
+    _check_cfg_and_registry(cfg, registry)
     args = cfg.copy()
     with registry.switch_scope_and_registry(args.pop("_scope_", None)) as scoped:
-        runner_type = resolve_type(args.pop("runner_type", "Runner"), scoped)
+        runner_type = resolve_type(args.get("runner_type", "Runner"), scoped)
         return _call(lambda: runner_type.from_cfg(args), {}, runner_type, scoped)
 
 
@@ -129,13 +133,22 @@ def build_model_from_cfg(cfg: Any, registry: Registry, default_args: Any = None)
     return build_from_cfg(cfg, registry, default_args)
 
 
+def build_optimizer_from_cfg(cfg: Any, registry: Registry, default_args: Any = None) -> Any:
+    """Build an optimizer; logs, for `type="Adafactor"`, whose Adafactor has which name."""
+    if is_cfg(cfg) and cfg.get("type") == "Adafactor":
+        logger.warning(
+            "Adafactor is the one of the package transformers; torch's is called TorchAdafactor"
+        )
+    return build_from_cfg(cfg, registry, default_args)
+
+
 def build_scheduler_from_cfg(cfg: Any, registry: Registry, default_args: Any = None) -> Any:
     """Build a parameter scheduler.
 
     With `convert_to_iter_based=True` in `cfg` the scheduler, described in epochs, is built by its
     `build_iter_from_epoch`, and `epoch_length` must be given.
     """
-    assert is_cfg(cfg), f"cfg should be a dict, ConfigDict or Config, but got {type(cfg)}"
+    _check_cfg_and_registry(cfg, registry)
     _check_build_arguments(cfg, registry, default_args)
     args = merged_arguments(cfg, default_args)
     with registry.switch_scope_and_registry(args.pop("_scope_", None)) as scoped:

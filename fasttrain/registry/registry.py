@@ -40,7 +40,8 @@ class Registry:
 
     Registries of one kind form a tree: a package's registry hangs below the root of that kind,
     under the package's scope. A name is looked up in the registry itself, then in its parents;
-    `"mmdet.ResNet"` asks for the registry with that scope.
+    `"mmdet.ResNet"` asks the child with that scope, of the registry itself or else of its root,
+    and deeper ones are reached by `"mmdet.sub.ResNet"`.
 
     A class of this package and the one of an installed mmengine that it stands for, known by its
     name, do not collide: this package's class is the registered one, whichever comes first.
@@ -229,8 +230,10 @@ class Registry:
             raise TypeError(f"The key argument of `Registry.get` must be a str, got {type(key)}")
         scope, name = self.split_scope_key(key)
         self.import_from_location()
-        if scope is None or scope == self._scope:
+        if scope is None:
             found = self._get_here_or_above(name)
+        elif scope in (self._scope, self.root._scope):
+            found = self._get_own(scope, name)
         else:
             found = self._get_in_scope(scope, name)
         return get_object_from_string(key) if found is None else found
@@ -244,10 +247,17 @@ class Registry:
             registry = registry.parent
         return None
 
+    def _get_own(self, scope: str, name: str) -> Any:
+        """What this registry or its root, whichever has the scope, has itself under a name."""
+        owner = self if scope == self._scope else self.root
+        owner.import_from_location()
+        return owner._module_dict.get(name)
+
     def _get_in_scope(self, scope: str, name: str) -> Any:
-        owner = self._search_child(scope) or self._get_root_registry()._search_child(scope)
+        root = self._get_root_registry()
+        owner = self._children.get(scope, root._children.get(scope))
         if owner is None and import_scope(scope):
-            owner = self._get_root_registry()._search_child(scope)
+            owner = root._children.get(scope)
         return None if owner is None else owner.get(name)
 
     def build(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from .build_functions import (
     build_model_from_cfg,
+    build_optimizer_from_cfg,
     build_runner_from_cfg,
     build_scheduler_from_cfg,
 )
@@ -39,7 +40,7 @@ MODEL_WRAPPERS = _root("model_wrapper", "model")
 WEIGHT_INITIALIZERS = _root("weight initializer", "model")
 
 # Optimization.
-OPTIMIZERS = _root("optimizer", "optim")
+OPTIMIZERS = _root("optimizer", "optim", build_func=build_optimizer_from_cfg)
 OPTIM_WRAPPERS = _root("optim_wrapper", "optim")
 OPTIM_WRAPPER_CONSTRUCTORS = _root("optimizer wrapper constructor", "optim")
 PARAM_SCHEDULERS = _root("parameter scheduler", "optim", build_func=build_scheduler_from_cfg)

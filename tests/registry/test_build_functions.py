@@ -15,6 +15,7 @@ from fasttrain.registry import (
     build_runner_from_cfg,
     build_scheduler_from_cfg,
 )
+from fasttrain.registry.build_functions import build_optimizer_from_cfg
 from fasttrain.utils import ManagerMixin
 
 
@@ -140,7 +141,7 @@ def test_build_runner(registry):
     cfg = Config({"runner_type": "Runner", "work_dir": "x"})
     runner = build_runner_from_cfg(cfg, registry)
     assert type(runner) is Runner and runner.cfg.work_dir == "x"
-    assert "runner_type" not in runner.cfg and cfg.runner_type == "Runner"
+    assert runner.cfg.runner_type == "Runner"
     assert type(build_runner_from_cfg({}, registry)) is Runner
     with pytest.raises(KeyError, match="Walker is not in the test::backbone registry"):
         build_runner_from_cfg({"runner_type": "Walker"}, registry)
@@ -164,3 +165,16 @@ def test_only_epoch_based_schedulers_are_converted(registry, extra):
     cfg = {"type": "Scheduler", "convert_to_iter_based": True, "optimizer": "o", **extra}
     with pytest.raises(AssertionError, match="Only epoch-based parameter scheduler can be"):
         build_scheduler_from_cfg(cfg, registry)
+
+
+def test_build_scheduler_checks_the_registry():
+    with pytest.raises(AssertionError, match=r"registry should be a mmengine.Registry object"):
+        build_scheduler_from_cfg({"type": "StepLR"}, "PARAM_SCHEDULERS")
+
+
+def test_build_optimizer_tells_whose_adafactor_it_is(registry, caplog):
+    built = build_optimizer_from_cfg({"type": nn.ReLU}, registry)
+    assert type(built) is nn.ReLU and not caplog.records
+    with pytest.raises(KeyError, match="Adafactor is not in the"):
+        build_optimizer_from_cfg({"type": "Adafactor"}, registry)
+    assert "torch's is called TorchAdafactor" in caplog.text

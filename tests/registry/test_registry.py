@@ -119,6 +119,9 @@ def test_lookup_goes_up_and_across():
     assert dogs.get("h.Fox") is Terrier and dogs.get("h.l.Fox") is Terrier
     assert dogs.get("Fox") is None and hounds.get("Snow") is None
     assert little.get("s.Snow") is Hound and little.get("s.Hound") is Hound
+    assert hounds.get("l.Fox") is Terrier and dogs.get("l.Fox") is None  # a grandchild's scope
+    assert hounds.get("h.Fox") is Terrier and hounds.get("h.Hound") is None  # its own ones only
+    assert little.get("mmengine.Fox") is None
     assert dogs._search_child("l") is little and dogs._search_child("x") is None
     assert little._get_root_registry() is dogs and little.root is dogs
 

@@ -4,6 +4,7 @@ import pytest
 
 from fasttrain import registry as package
 from fasttrain.registry import MODELS, OPTIMIZERS, PARAM_SCHEDULERS, RUNNERS, Registry, root
+from fasttrain.registry.build_functions import build_optimizer_from_cfg
 
 ROOTS = {name: value for name, value in vars(root).items() if isinstance(value, Registry)}
 
@@ -23,7 +24,7 @@ def test_special_build_functions():
     assert MODELS.build_func is package.build_model_from_cfg
     assert RUNNERS.build_func is package.build_runner_from_cfg
     assert PARAM_SCHEDULERS.build_func is package.build_scheduler_from_cfg
-    assert OPTIMIZERS.build_func is package.build_from_cfg
+    assert OPTIMIZERS.build_func is build_optimizer_from_cfg
 
 
 def test_locations_are_rooms_of_this_package():
