@@ -19,6 +19,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .part_builders import RunnerBuilders
+from .rank_states import RankStates, state_of_rank
 from .utils import set_random_seed
 
 
@@ -34,6 +35,7 @@ class RunnerCheckpoints(RunnerBuilders):
     _has_loaded: bool
     _randomness_cfg: dict[str, Any]
     _checkpoint_writer: Writer | None = None
+    _rank_states: RankStates | None = None
 
     def set_randomness(
         self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False
@@ -135,7 +137,7 @@ class RunnerCheckpoints(RunnerBuilders):
                 self.param_schedulers, checkpoint["param_schedulers"], self.logger
             )
         own = checkpoint.get(snapshot.OWN_STATE, {})
-        loop.load_resume_state(own.get("loop", {}))
+        loop.load_resume_state(state_of_rank(own, self.logger))
         snapshot.load_pending_gradients(unwrapped(self.model), own.get("gradients", {}))
         self._has_loaded = True
         self.logger.info(f"resumed epoch: {loop.epoch}, iter: {loop.iter}")
@@ -174,7 +176,10 @@ class RunnerCheckpoints(RunnerBuilders):
         blocking: bool = True,
         on_saved: Callable[[], None] = lambda: None,
     ) -> None:
-        """Save a checkpoint; ranks other than 0 do nothing.
+        """Save a checkpoint on rank 0; the other ranks, if they call this too, add to it.
+
+        What they add are their random states and their places in the data, without which a resumed
+        run does not equal an uninterrupted one.
 
         Args:
             out_dir: folder or URL to save to.
@@ -191,13 +196,15 @@ class RunnerCheckpoints(RunnerBuilders):
         """
         if meta is not None and not isinstance(meta, dict):
             raise TypeError(f"meta should be a dict or None, but got {type(meta)}")
-        if not is_main_process():
-            return
         counters = {
             "epoch": self.epoch + 1 if by_epoch else self.epoch,
             "iter": self.iter if by_epoch else self.iter + 1,
         }
-        checkpoint = self._checkpoint({**counters, **(meta or {})})
+        meta = {**counters, **(meta or {})}
+        own = self._own_state(meta, os.path.join(out_dir, filename))
+        if not is_main_process():
+            return
+        checkpoint = self._checkpoint(meta, own)
         if save_optimizer:
             checkpoint["optimizer"] = snapshot.optimizer_state(self.optim_wrapper)
         if save_param_scheduler and self.param_schedulers is not None:
@@ -220,21 +227,30 @@ class RunnerCheckpoints(RunnerBuilders):
             self._checkpoint_writer = Writer()
         return self._checkpoint_writer
 
-    def _checkpoint(self, meta: dict[str, Any]) -> dict[str, Any]:
+    def _own_state(self, meta: dict[str, Any], name: str) -> dict[str, Any]:
+        """What only this package's runs need, of all ranks; complete on rank 0 alone."""
+        loop = self._built_train_loop
+        own: dict[str, Any] = {}
+        if loop is not None:
+            own["loop"] = loop.resume_state(meta["epoch"], meta["iter"])
+        gradients = snapshot.pending_gradients(unwrapped(self.model), self.optim_wrapper)
+        if self._rank_states is None:
+            self._rank_states = RankStates(self._experiment_name, self.logger)
+        key = f"{name} (epoch {meta['epoch']}, iter {meta['iter']})"
+        states, gradients = self._rank_states.gather(key, own.get("loop", {}), gradients)
+        return {**own, "gradients": gradients, "other_ranks": states}
+
+    def _checkpoint(self, meta: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         """Everything of a checkpoint but the optimizer and its schedulers."""
         meta = snapshot.run_meta(
             meta, cfg_text=self.cfg.pretty_text, seed=self._seed, name=self._experiment_name
         )
-        model = unwrapped(self.model)
-        own: dict[str, Any] = {"gradients": snapshot.pending_gradients(model, self.optim_wrapper)}
         loop = self._built_train_loop
-        if loop is not None:
-            own["loop"] = loop.resume_state(meta["epoch"], meta["iter"])
-            if hasattr(loop.dataloader.dataset, "metainfo"):
-                meta["dataset_meta"] = loop.dataloader.dataset.metainfo
+        if loop is not None and hasattr(loop.dataloader.dataset, "metainfo"):
+            meta["dataset_meta"] = loop.dataloader.dataset.metainfo
         return {
             "meta": meta,
-            "state_dict": model.state_dict(),
+            "state_dict": unwrapped(self.model).state_dict(),
             "message_hub": self.message_hub.state_dict(),
             snapshot.OWN_STATE: own,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import Any
 
@@ -49,6 +50,27 @@ def restore_rng_state(state: dict[str, Any]) -> None:
         torch.set_rng_state(state["torch"].cpu())
     if "cuda" in state and torch.cuda.is_available():
         _restore_cuda(state["cuda"])
+
+
+def derived_rng_state(state: dict[str, Any], number: int) -> dict[str, Any]:
+    """A state with the same parts as `state`, determined by it and `number`."""
+    digest = hashlib.blake2b(number.to_bytes(8, "little"), digest_size=8)
+    for tensor in (state["torch"], state["numpy"]["keys"]):
+        digest.update(tensor.cpu().numpy().tobytes())
+    seed = int.from_bytes(digest.digest(), "little") >> 1
+    kept = collect_rng_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)
+        torch.default_generator.manual_seed(seed)
+        derived = {key: value for key, value in collect_rng_state().items() if key != "cuda"}
+    finally:
+        restore_rng_state({key: value for key, value in kept.items() if key != "cuda"})
+    if "cuda" in state:  # a CUDA generator's state is its seed and its offset
+        derived["cuda"] = [
+            torch.tensor([seed, 0], dtype=torch.int64).view(torch.uint8) for _ in state["cuda"]
+        ]
+    return {key: value for key, value in derived.items() if key in state}
 
 
 def _restore_cuda(states: list[Tensor]) -> None:

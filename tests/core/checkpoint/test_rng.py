@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from fasttrain.core.checkpoint import collect_rng_state, load, restore_rng_state, save
-from support import check_save_and_resume
+from fasttrain.core.checkpoint.rng import derived_rng_state
+from support import assert_same, check_save_and_resume
 
 
 def draw(part, step):
@@ -46,3 +47,17 @@ def test_missing_parts_stay_as_they_are():
     seed()
     restore_rng_state({})
     assert draw(None, 0)[:3] == expected[:3]
+
+
+def test_a_derived_state_depends_on_the_state_and_the_number() -> None:
+    torch.manual_seed(1), random.seed(1), np.random.seed(1)
+    state = collect_rng_state()
+    first, again, second = (derived_rng_state(state, number) for number in (1, 1, 2))
+    assert_same(first, again)
+    assert_same(collect_rng_state(), state)
+    drawn = []
+    for derived in (state, first, second):
+        restore_rng_state(derived)
+        drawn += [random.random(), float(np.random.rand()), float(torch.rand(()))]
+    assert len(set(drawn)) == 9
+    assert set(derived_rng_state({**state, "cuda": [torch.zeros(16)]}, 1)) == {*state, "cuda"}

@@ -1,0 +1,184 @@
+"""Runs on two ranks that are stopped and resumed; started by test_resume_on_two_ranks.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fasttrain import dist
+from fasttrain.hooks import Hook
+from fasttrain.runner import Runner, rank_states
+from support import assert_same
+
+PARTS = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("conftest.py"))
+toy = importlib.util.module_from_spec(PARTS)
+PARTS.loader.exec_module(toy)
+
+BY_EPOCH = {"by_epoch": True, "max_epochs": 3}
+BY_ITER = {"by_epoch": False, "max_iters": 12}
+
+
+class Stop(Exception):
+    pass
+
+
+class Watch(Hook):
+    """Notes the batches of this rank, and ends the run hard behind an iteration."""
+
+    priority = "LOWEST"
+
+    def __init__(self, last: int | None = None) -> None:
+        self.last = last
+        self.batches: list[torch.Tensor] = []
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        self.batches.append(data_batch["inputs"].clone())
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if runner.iter + 1 == self.last:
+            raise Stop
+
+
+def run(folder: str, *, last: int | None = None, **changes: Any) -> tuple[Runner, list]:
+    """Train, stopped hard behind iteration `last`; the batches that this rank saw."""
+    cfg = {
+        "model": {"type": "LineModel"},
+        "work_dir": str(Path.cwd() / folder),
+        "train_dataloader": loader(0),
+        "train_cfg": BY_EPOCH,
+        "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9}},
+        "default_hooks": {
+            "checkpoint": {"type": "CheckpointHook", "interval": 2, "by_epoch": False}
+        },
+        "randomness": {"seed": 7, "diff_rank_seed": True},
+        "launcher": "pytorch",
+        "env_cfg": {"dist_cfg": {"backend": "gloo"}},
+        "log_level": "ERROR",
+        **changes,
+    }
+    runner = Runner.from_cfg(cfg)
+    watch = Watch(last)
+    runner.register_hook(watch)
+    try:
+        runner.train()
+    except Stop:
+        assert last is not None
+    return runner, watch.batches
+
+
+def loader(workers: int, sampler: str = "DefaultSampler", **changes: Any) -> dict[str, Any]:
+    return {
+        "dataset": {"type": "LineData", "length": 24, "noise": True},
+        "sampler": {"type": sampler, "shuffle": True},
+        "collate_fn": {"type": "default_collate"},
+        "batch_size": 3,
+        "num_workers": workers,
+        **changes,
+    }
+
+
+def weights(runner: Runner) -> dict[str, Any]:
+    state = runner.optim_wrapper.optimizer.state.values()
+    return {
+        "model": {k: v.clone() for k, v in runner.model.module.state_dict().items()},
+        "momentum": [entry["momentum_buffer"].clone() for entry in state],
+    }
+
+
+def check_equals_uninterrupted(name: str, **options: Any) -> None:
+    whole, seen = run(f"{name}_whole", **options)
+    assert len(seen) == 12
+    run(f"{name}_cut", last=7, **options)
+    resumed, rest = run(f"{name}_cut", resume=True, **options)
+    assert resumed.iter == 12
+    assert_same(rest, seen[6:])
+    assert_same(weights(resumed), weights(whole))
+    mine = torch.get_rng_state()
+    states = dist.all_gather_object(mine)
+    assert not torch.equal(states[0], states[1])
+
+
+def check_epochs(rank: int) -> None:
+    check_equals_uninterrupted("epochs")
+
+
+def check_epochs_with_workers(rank: int) -> None:
+    check_equals_uninterrupted("workers", train_dataloader=loader(2))
+
+
+def check_persistent_workers(rank: int) -> None:
+    options = loader(2, persistent_workers=True)
+    check_equals_uninterrupted("persistent", train_dataloader=options)
+
+
+def check_endless_iterations(rank: int) -> None:
+    options = loader(0, "InfiniteSampler")
+    check_equals_uninterrupted("endless", train_dataloader=options, train_cfg=BY_ITER)
+
+
+def check_accumulation_cut_midway(rank: int) -> None:
+    """The ranks' gradients are averaged, so the end is the same but for rounding."""
+    wrapper = {
+        "optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9},
+        "accumulative_counts": 4,
+    }
+    options = {"optim_wrapper": wrapper, "train_cfg": BY_ITER}
+    whole, seen = run("sums_whole", **options)
+    run("sums_cut", last=7, **options)
+    resumed, rest = run("sums_cut", resume=True, **options)
+    assert_same(rest, seen[6:])
+    for name, weight in weights(whole)["model"].items():
+        torch.testing.assert_close(weights(resumed)["model"][name], weight, msg=name)
+
+
+def check_save_on_one_rank(rank: int) -> None:
+    """Rank 0 does not hang, and says what is missing; the others derive their random states."""
+    rank_states.WAIT_S, before = 0.2, rank_states.WAIT_S
+    lines: list[str] = []
+    runner, _ = run("alone", last=5, default_hooks={"checkpoint": None})
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    runner.logger.addHandler(handler)
+    dist.barrier()
+    if rank == 0:
+        runner.save_checkpoint("alone", "iter_5.pth", by_epoch=False)
+        assert "Rank(s) 1 did not take part in saving alone/iter_5.pth" in lines[-1], lines
+    dist.barrier()
+    resumed, rest = run("alone_on", load_from="alone/iter_5.pth", resume=True)
+    assert resumed.iter == 12
+    assert len(rest) == 7
+    rank_states.WAIT_S = before
+    states = dist.all_gather_object(torch.get_rng_state())
+    assert not torch.equal(states[0], states[1])
+
+
+CHECKS = {name: value for name, value in globals().items() if name.startswith("check_")}
+del CHECKS["check_equals_uninterrupted"]
+
+
+def main() -> None:
+    rank = int(os.environ["RANK"])
+    dist.init_dist("pytorch", backend="gloo", timeout=60)
+    verdicts = {}
+    for name, check in CHECKS.items():
+        try:
+            check(rank)
+            verdicts[name] = "ok"
+        except Exception:
+            verdicts[name] = traceback.format_exc()
+    Path(sys.argv[1]).write_text(json.dumps(verdicts), encoding="utf-8")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
