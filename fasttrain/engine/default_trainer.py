@@ -19,6 +19,7 @@ from fasttrain.engine.batches import endless_batches
 from fasttrain.engine.checkpointer import Checkpointer
 from fasttrain.engine.config import as_config, changed, read
 from fasttrain.engine.defaults import default_writers, setup_logger
+from fasttrain.engine.ensemble import load_members
 from fasttrain.engine.metrics import AsyncMetrics
 from fasttrain.engine.model_modes import evaluating, unwrap
 from fasttrain.engine.registries import (
@@ -52,7 +53,7 @@ class DefaultTrainer(UpdatingTrainer):
         super().__init__()
         if not logging.getLogger("fasttrain").hasHandlers():
             setup_logger(None, comm.get_rank())
-        self.cfg = cfg = as_config(cfg)
+        self.cfg = cfg = self.auto_scale_workers(as_config(cfg), comm.get_world_size())
         self.model = self.wrap_model(self.build_model(cfg))
         self.optimizer: Optimizer = self.build_optimizer(cfg, unwrap(self.model))
         self.build_data(cfg)
@@ -101,12 +102,17 @@ class DefaultTrainer(UpdatingTrainer):
         return model
 
     def wrap_model(self, model: nn.Module) -> nn.Module:
-        """The model for several processes; itself for one."""
+        """The model for several processes; itself for one.
+
+        Buffers stay each process's own: the main one's are saved.
+        """
         if comm.get_world_size() == 1:
             return model
         device = next(model.parameters()).device
         return nn.parallel.DistributedDataParallel(
-            model, device_ids=[device.index] if device.type == "cuda" else None
+            model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            broadcast_buffers=False,
         )
 
     @classmethod
@@ -187,13 +193,15 @@ class DefaultTrainer(UpdatingTrainer):
         super().train(self.start_iter, self.max_iter)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the output folder's newest intact checkpoint, or load `cfg.MODEL.WEIGHTS`.
+        """Go on from the output folder's newest intact checkpoint, or load weights only.
 
-        The log says what was restored, and what the file lacks.
+        Those are `cfg.MODEL.WEIGHTS`, and `cfg.MODEL.ENSEMBLE_WEIGHTS` for the members of a model
+        that has some. The log says what was restored, and what the file lacks.
         """
         resumes = resume and self.checkpointer.has_checkpoint()
         self.checkpointer.resume_or_load(read(self.cfg, "MODEL.WEIGHTS", ""), resume=resume)
         if not resumes:
+            load_members(self.model, read(self.cfg, "MODEL.ENSEMBLE_WEIGHTS", ()))
             return
         if "trainer" not in self.checkpointer.restored:
             logger.warning(
@@ -278,18 +286,17 @@ class DefaultTrainer(UpdatingTrainer):
     def auto_scale_workers(cfg: Any, num_workers: int) -> Any:
         """A config scaled from SOLVER.REFERENCE_WORLD_SIZE to `num_workers` processes.
 
-        Batch size and learning rate grow in proportion, the number of epochs stays; without a
+        TRAIN_BATCH_SIZE is one process's, so that the batch of all grows with their number; the
+        learning rate grows in proportion. What is counted in epochs stays as it is. Without a
         reference the config itself is returned.
         """
         reference = read(cfg, "SOLVER.REFERENCE_WORLD_SIZE", 0)
         if reference in (0, num_workers):
             return cfg
-        scale = num_workers / reference
         return changed(
             cfg,
             {
-                "DATALOADER.TRAIN_BATCH_SIZE": round(cfg.DATALOADER.TRAIN_BATCH_SIZE * scale),
-                "SOLVER.BASE_LR": cfg.SOLVER.BASE_LR * scale,
+                "SOLVER.BASE_LR": cfg.SOLVER.BASE_LR * num_workers / reference,
                 "SOLVER.REFERENCE_WORLD_SIZE": num_workers,
             },
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Batch = dict[str, Any]
 
@@ -27,6 +28,15 @@ class DecodingModel(TrainableModel, Protocol):
     Called with `use_beam_search` and `output_sents` it returns `IDS`, `G_SENTS_IDS` [B, T] and
     `G_LOGP` [B, T]; it samples where the data hold `DECODE_BY_SAMPLE=True`.
     """
+
+
+class EnsembleModel(TrainableModel, Protocol):
+    """A model made of others, each with weights of its own in `MODEL.ENSEMBLE_WEIGHTS`."""
+
+    @property
+    def members(self) -> Sequence[nn.Module]:
+        """The models, in the order of their files."""
+        ...
 
 
 class Loss(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 
 from fasttrain.core import fused
 from fasttrain.core.update import GradClip
+from fasttrain.engine.bert_adam import BertAdam
 from fasttrain.engine.config import read
 from fasttrain.engine.registries import SOLVER_REGISTRY
 
@@ -117,10 +119,11 @@ _register(
 )
 _register("Adam", _best("Adam"), amsgrad="AMSGRAD", **_ADAM)
 _register("AdamW", _best("AdamW"), amsgrad="AMSGRAD", **_ADAM)
-_register("BertAdam", _best("AdamW"), **_ADAM)
+_register("BertAdam", BertAdam, **_ADAM)
 _register("Adamax", torch.optim.Adamax, **_ADAM)
-_register("RAdam", torch.optim.RAdam, **_ADAM)
-_register("PlainRAdam", torch.optim.RAdam, **_ADAM)
+# Both spellings stand for one algorithm, whose weight decay is decoupled, as its authors' is.
+_register("RAdam", partial(torch.optim.RAdam, decoupled_weight_decay=True), **_ADAM)
+_register("PlainRAdam", partial(torch.optim.RAdam, decoupled_weight_decay=True), **_ADAM)
 _register(
     "Adagrad",
     _best("Adagrad"),

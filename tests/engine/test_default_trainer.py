@@ -156,14 +156,17 @@ def test_accumulation_steps_every_second_iteration(tmp_path: Path) -> None:
     assert steps == [1, 3]
 
 
-def test_batch_and_rate_scale_with_the_world(tmp_path: Path) -> None:
+def test_the_rate_scales_with_the_world(tmp_path: Path) -> None:
     cfg = cfg_of(tmp_path)
     assert DefaultTrainer.auto_scale_workers(cfg, 4) is cfg
     cfg.SOLVER.REFERENCE_WORLD_SIZE = 2
     cfg.freeze()
     scaled = DefaultTrainer.auto_scale_workers(cfg, 4)
-    assert (scaled.DATALOADER.TRAIN_BATCH_SIZE, scaled.SOLVER.BASE_LR) == (16, 0.04)
-    assert scaled.is_frozen() and cfg.DATALOADER.TRAIN_BATCH_SIZE == 8
+    assert (scaled.DATALOADER.TRAIN_BATCH_SIZE, scaled.SOLVER.BASE_LR) == (8, 0.04)
+    assert scaled.is_frozen() and cfg.SOLVER.BASE_LR == 0.02
+    alone = DefaultTrainer(cfg)  # one process, where two were reckoned with
+    assert alone.optimizer.param_groups[0]["lr"] == 0.01
+    assert alone.cfg.SOLVER.REFERENCE_WORLD_SIZE == 1
 
 
 @pytest.mark.parametrize(
@@ -219,8 +222,7 @@ def test_any_kind_of_config_will_do(tmp_path: Path) -> None:
         scaled = DefaultTrainer.auto_scale_workers(
             changed(trainer.cfg, {"SOLVER.REFERENCE_WORLD_SIZE": 1}), 2
         )
-        assert scaled.DATALOADER.TRAIN_BATCH_SIZE == 16
-        assert trainer.cfg.DATALOADER.TRAIN_BATCH_SIZE == 8
+        assert (scaled.SOLVER.BASE_LR, trainer.cfg.SOLVER.BASE_LR) == (0.04, 0.02)
         assert "TRAIN_BATCH_SIZE: 8" in text_of(trainer.cfg)
 
 

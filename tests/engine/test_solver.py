@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from fasttrain.core.update import GradClip
+from fasttrain.engine.bert_adam import BertAdam
 from fasttrain.engine.defaults_cfg import get_cfg
 from fasttrain.engine.solver import build_optimizer, grad_clip, parameter_groups
+from support import assert_same
 
 
 def model() -> nn.Module:
@@ -52,6 +54,40 @@ def test_every_named_optimizer_takes_a_step(name: str) -> None:
     optimizer.step()
     assert not torch.equal(net.weight, before)
     assert optimizer.param_groups[0]["lr"] == cfg.SOLVER.BASE_LR
+
+
+def test_bert_adam_is_adam_without_its_correction() -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.update({"NAME": "BertAdam", "BASE_LR": 0.1, "WEIGHT_DECAY": 0.2, "EPS": 1e-3})
+    torch.manual_seed(0)
+    net = nn.Linear(3, 1, bias=False)
+    expected = net.weight.detach().double()
+    optimizer = build_optimizer(cfg, net)
+    first, second = torch.zeros_like(expected), torch.zeros_like(expected)
+    for _ in range(3):
+        net.weight.grad = torch.randn(1, 3)
+        gradient = net.weight.grad.double()
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        expected = expected - 0.1 * (first / (second.sqrt() + 1e-3) + 0.2 * expected)
+        optimizer.step()
+    torch.testing.assert_close(net.weight.double(), expected, rtol=1e-5, atol=1e-6)
+    again = build_optimizer(cfg, net)
+    again.load_state_dict(optimizer.state_dict())
+    assert_same(again.state_dict(), optimizer.state_dict())
+    with pytest.raises(ValueError, match=r"betas in \[0, 1\), got lr=0.1, .*betas=\(1.0, 0.9\)"):
+        BertAdam(net.parameters(), lr=0.1, betas=(1.0, 0.9))
+
+
+@pytest.mark.parametrize("name", ["RAdam", "PlainRAdam"])
+def test_the_decay_of_radam_is_decoupled(name: str) -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.update({"NAME": name, "BASE_LR": 0.1, "WEIGHT_DECAY": 0.5})
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(net.weight)
+    net.weight.grad = torch.zeros(1, 1)
+    build_optimizer(cfg, net).step()
+    assert net.weight.item() == pytest.approx(1 - 0.1 * 0.5)
 
 
 def test_settings_reach_the_optimizer() -> None:

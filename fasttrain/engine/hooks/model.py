@@ -9,12 +9,18 @@ from fasttrain.engine.trainer_base import HookBase
 
 
 class ModelWeightsManipulating(HookBase):
-    """Calls the model's `bind_or_init_weights()`, if it has one, before training."""
+    """Calls the model's `bind_or_init_weights()`, if it has one, before training.
+
+    So that its average has the same parameters, the average's is called too.
+    """
 
     def before_train(self) -> None:
-        model: Any = unwrap(self.trainer.model)  # type: ignore[attr-defined]
-        if hasattr(model, "bind_or_init_weights"):
-            model.bind_or_init_weights()
+        average = getattr(self.trainer, "ema", None)
+        models: list[Any] = [unwrap(self.trainer.model)]  # type: ignore[attr-defined]
+        models += [] if average is None else [average.module]
+        for model in models:
+            if hasattr(model, "bind_or_init_weights"):
+                model.bind_or_init_weights()
 
 
 class ScheduledSampling(HookBase):

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fasttrain.engine import comm, losses
 from fasttrain.engine import data_keys as kfg
-from fasttrain.engine import losses
+from fasttrain.engine.config import read
 from fasttrain.engine.default_trainer import DefaultTrainer
 from fasttrain.engine.model_modes import evaluating, unwrap
 from fasttrain.engine.registries import ENGINE_REGISTRY
@@ -36,7 +37,26 @@ class _RewardTrainer(DefaultTrainer):
         batch, data_time = self.fetch()
         loss_dict, scores = self.reward_losses(self.prepare(batch))
         self.learn(loss_dict, data_time)
-        self.storage.put_all(scores)
+        self._write_scores(scores, loss_dict)
+
+    def _write_scores(self, scores: dict[str, float], loss_dict: dict[str, Tensor]) -> None:
+        """Put the scores, and a loss that is the only one, which else is put as the total alone.
+
+        As all metrics they are put every gather period, as means over the processes.
+        """
+        done = self.iter + 1
+        if done % read(self.cfg, "SOLVER.GATHER_METRIC_PERIOD", 1) and done != self.max_iter:
+            return
+        shown: dict[str, Any] = dict(scores)
+        if len(loss_dict) == 1:
+            shown.update((name, loss.detach()) for name, loss in loss_dict.items())
+        if comm.get_world_size() > 1:
+            device = next(iter(loss_dict.values())).device
+            shown = comm.reduce_dict(
+                {name: torch.as_tensor(v, dtype=torch.float32, device=device)
+                 for name, v in shown.items()}
+            )  # fmt: skip
+        self.storage.put_all(shown)
 
     def reward_losses(self, data: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The losses to backpropagate, and the scores to log."""

@@ -32,6 +32,7 @@ from fasttrain.engine import (
 from fasttrain.engine.events import get_event_storage
 from fasttrain.engine.hooks.common import shown_group
 from fasttrain.engine.writers import EventWriter
+from support import assert_same
 
 
 class Trainer(TrainerBase):
@@ -349,6 +350,29 @@ def test_weights_are_bound_under_a_wrapper_too() -> None:
     trainer.register_hooks([ModelWeightsManipulating()])
     trainer.train(0, 1)
     assert calls == ["bound"]
+
+
+def test_the_average_is_bound_as_the_model_is() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 3)
+
+        def bind_or_init_weights(self) -> None:
+            self.b.weight = self.a.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.c(self.b(self.a(x)))
+
+    trainer = Trainer()
+    trainer.model = Tied()
+    trainer.ema = torch.optim.swa_utils.AveragedModel(trainer.model)  # type: ignore[attr-defined]
+    trainer.register_hooks([ModelWeightsManipulating()])
+    trainer.train(0, 1)
+    average = trainer.ema.module  # type: ignore[attr-defined]
+    assert average.b.weight is average.a.weight
+    trainer.ema.update_parameters(trainer.model)  # type: ignore[attr-defined]
+    assert_same(average.state_dict(), trainer.model.state_dict())
 
 
 @pytest.mark.filterwarnings("ignore::Warning")
