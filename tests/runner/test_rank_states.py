@@ -57,7 +57,7 @@ def test_derived(
 ) -> None:
     first, second, third = (taken(monkeypatch, saved, rank, world_size) for rank in range(3))
     assert_same(first, state(0))
-    numbers = {float(part["rng"]["torch"].double().std()) for part in (first, second, third)}
+    numbers = {part["rng"]["torch"].numpy().tobytes() for part in (first, second, third)}
     assert len(numbers) == 3
     for part in (second, third):
         assert part["batches"]["consumed"] == 3
