@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from fasttrain.core.checkpoint import Writer
+from fasttrain.core.checkpoint import Writer, take_apart
 from fasttrain.dist import is_main_process
 from fasttrain.logging import MessageHub, MMLogger
 
@@ -202,7 +202,8 @@ class RunnerCheckpoints(RunnerBuilders):
         }
         meta = {**counters, **(meta or {})}
         own = self._own_state(meta, os.path.join(out_dir, filename))
-        if not is_main_process():
+        is_helper = not is_main_process()
+        if is_helper and not snapshot.is_sharded(unwrapped(self.model)):
             return
         checkpoint = self._checkpoint(meta, own)
         if save_optimizer:
@@ -210,6 +211,9 @@ class RunnerCheckpoints(RunnerBuilders):
         if save_param_scheduler and self.param_schedulers is not None:
             checkpoint["param_schedulers"] = snapshot.scheduler_states(self.param_schedulers)
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+        if is_helper:
+            take_apart(checkpoint)  # gathers what is spread over the ranks
+            return
         save_checkpoint(
             checkpoint,
             os.path.join(out_dir, filename),

@@ -82,6 +82,11 @@ def load_scheduler_states(schedulers: Any, states: Any, logger: Logger) -> None:
         counted._global_step = max(getattr(counted, "_global_step", 0), 0)
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether parameters are spread over the ranks, so that all of them must help to save."""
+    return any(callable(getattr(entry, "full_tensor", None)) for entry in model.parameters())
+
+
 def pending_gradients(model: nn.Module, optim_wrapper: Any) -> dict[str, Tensor]:
     """The gradients summed up so far when an accumulation group is cut midway, else nothing."""
     cut = any(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from fasttrain import dist
+from fasttrain.core.checkpoint import load
 from fasttrain.hooks import Hook
 from fasttrain.runner import Runner, rank_states
 from support import assert_same
@@ -160,6 +161,19 @@ def check_save_on_one_rank(rank: int) -> None:
     rank_states.WAIT_S = before
     states = dist.all_gather_object(torch.get_rng_state())
     assert not torch.equal(states[0], states[1])
+
+
+def check_sharded_parameters_are_saved_whole(rank: int) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = fully_shard(toy.LineModel(), mesh=init_device_mesh("cpu", (2,)))
+    full = {name: value.full_tensor() for name, value in model.state_dict().items()}
+    runner, _ = run("sharded", train_cfg={"by_epoch": False, "max_iters": 0})
+    runner.model.module = model
+    runner.save_checkpoint("sharded", "whole.pth", save_optimizer=False)
+    dist.barrier()
+    assert_same(dict(load("sharded/whole.pth")["state_dict"]), full)
 
 
 CHECKS = {name: value for name, value in globals().items() if name.startswith("check_")}
