@@ -19,7 +19,7 @@ using fasttrain::Ring;
 
 struct RingObject {
     PyObject_HEAD Ring ring;
-    bool integral; // only integers were put in so far
+    bool integral; // only integers that a double holds exactly were put in so far
 };
 
 PyTypeObject *ring_type = nullptr;
@@ -27,6 +27,8 @@ PyTypeObject *ring_type = nullptr;
 Ring &ring_of(PyObject *self) { return reinterpret_cast<RingObject *>(self)->ring; }
 
 // Reads a Python number; false without an error set when it is none.
+constexpr double kMaxWhole = 9007199254740992.0; // 2^53: beyond it a double skips integers
+
 bool read_number(PyObject *object, double *value, bool *integral) {
     if (PyFloat_Check(object)) {
         *value = PyFloat_AS_DOUBLE(object);
@@ -35,7 +37,7 @@ bool read_number(PyObject *object, double *value, bool *integral) {
     }
     if (PyLong_Check(object)) {
         *value = PyLong_AsDouble(object);
-        *integral = true;
+        *integral = std::fabs(*value) <= kMaxWhole;
         if (*value == -1.0 && PyErr_Occurred() != nullptr) {
             PyErr_Clear();
             return false;

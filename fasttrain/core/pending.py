@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fasttrain.core.gather import Gatherer, Row, stack
+from fasttrain.core.ring import require_scalar
 from fasttrain.core.transfer import AveragingReader, HostTransfer, TorchReader, Transfer
 from fasttrain.core.transfer import Reader as Reader
 
@@ -243,11 +244,6 @@ def _split(tensors: list[Tensor]) -> list[list[int]]:
     """
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, tensor in enumerate(tensors):
-        if tensor.numel() != 1:
-            raise ValueError(
-                f"a scalar must have exactly one element, got the shape {tuple(tensor.shape)}"
-            )
-        if tensor.is_complex():
-            raise TypeError(f"a scalar must be a real number, got a tensor of {tensor.dtype}")
+        require_scalar(tensor)
         groups.setdefault((tensor.device, tensor.dtype), []).append(index)
     return list(groups.values())

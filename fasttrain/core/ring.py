@@ -12,12 +12,15 @@ from torch import Tensor
 
 from fasttrain import native
 
+# Beyond it a float64 skips integers.
+MAX_WHOLE = 2**53
+
 
 class Ring(Protocol):
     """What a series stores its numbers in."""
 
     total: int  # pairs ever put in, dropped ones included
-    integral: bool  # only integers were put in so far
+    integral: bool  # only integers of at most 2**53 were put in so far
 
     @property
     def max_length(self) -> int: ...
@@ -61,7 +64,7 @@ class ArrayRing:
     def append(self, value: float, count: float = 1.0, /) -> None:
         """Put a pair at the end; the oldest falls out when the ring is full."""
         number, weight = _number("value", value), _number("count", count)
-        if self.integral and isinstance(value, float):
+        if self.integral and (isinstance(value, float) or abs(value) > MAX_WHOLE):
             self.integral = False
         if len(self._values) < self.max_length:
             self._values.append(number)
@@ -193,3 +196,18 @@ def read_scalar(value: Any) -> float:
             f"got {type(value)}"
         )
     return value
+
+
+def require_scalar(tensor: Tensor) -> None:
+    """Check that a tensor is one real number, without reading it.
+
+    Raises:
+        TypeError: it is complex.
+        ValueError: it has more or fewer elements than one.
+    """
+    if tensor.numel() != 1:
+        raise ValueError(
+            f"a scalar must have exactly one element, got the shape {tuple(tensor.shape)}"
+        )
+    if tensor.is_complex():
+        raise TypeError(f"a scalar must be a real number, got a tensor of {tensor.dtype}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fasttrain.core.history import Series
 from fasttrain.core.pending import Later, PendingFlush, PendingQueue
-from fasttrain.core.ring import Ring, choose_put_scalars, read_scalar
+from fasttrain.core.ring import Ring, choose_put_scalars, read_scalar, require_scalar
 from fasttrain.core.transfer import Reader
 
 
@@ -114,8 +114,14 @@ class ScalarStore:
                 self.put_many({name: value}, count=read_scalar(count))
             else:
                 ring.append(value, count if type(count) is int else read_scalar(count))
+            return
+        # What is no number must not leave an empty series behind.
+        if isinstance(value, Tensor) and self.defers(value):
+            require_scalar(value)
         else:
-            self.series(name).append(value, count, self.step)
+            value = read_scalar(value)
+        count = read_scalar(count)
+        self.series(name).append(value, count, self.step)
 
     def put_many(self, scalars: Mapping[str, Any], prefix: str = "", count: float = 1.0) -> None:
         """Append each value to the series `prefix + key`.
@@ -149,7 +155,7 @@ class ScalarStore:
             names = (*scalars, count)
             known, series, counts = self._rows.get(prefix, ((), [], []))
             if names != known:
-                series = [self.series(prefix + key) for key in scalars]
+                series = [self.series(f"{prefix}{key}" if prefix else key) for key in scalars]
                 counts = [read_scalar(count)] * len(series)
                 self._rows[prefix] = (names, series, counts)
             queue.put_row(series, row, counts, self.step)
@@ -167,8 +173,9 @@ class ScalarStore:
                 if "value" not in value:
                     raise ValueError(f"{key}: value must be defined in {value}")
                 value, count = value["value"], read_scalar(value.get("count", 1.0))
-            name = prefix + key if prefix else key
+            name = f"{prefix}{key}" if prefix else key
             if isinstance(value, Tensor) and defers(value):
+                require_scalar(value)
                 deferred.append((self.series(name), value, count))
                 continue
             number = read_scalar(value)

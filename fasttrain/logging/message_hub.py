@@ -66,8 +66,10 @@ class MessageHub(ManagerMixin):
             )
         self._store = ScalarStore(reader=reader, on_new=self._show)
         self._buffers = BufferView(self._store, scalars)
-        # prefix -> short names that are known to be resumed: the hot path's pass.
+        # prefix -> short names that are known to be resumed: the hot path's pass. It holds as
+        # long as there are as many resumed keys as when it was given.
         self._checked: dict[str, set[str]] = {}
+        self._num_checked = 0
 
     def _show(self, name: str) -> None:
         self._buffers.show(name)
@@ -124,7 +126,12 @@ class MessageHub(ManagerMixin):
         """As `update_scalars`, under the names `prefix + key`; the cheapest way per iteration."""
         assert isinstance(log_dict, dict), f"`log_dict` must be a dict!, but got {type(log_dict)}"
         checked = self._checked.get(prefix)
-        if checked is None or resumed is not True or not log_dict.keys() <= checked:
+        if (
+            checked is None
+            or resumed is not True
+            or len(self._resumed_keys) != self._num_checked
+            or not log_dict.keys() <= checked
+        ):
             self._check_names(prefix, log_dict, resumed)
         try:
             self._store.put_many(log_dict, prefix)
@@ -133,12 +140,15 @@ class MessageHub(ManagerMixin):
 
     def _check_names(self, prefix: str, log_dict: dict[str, Any], resumed: bool) -> None:
         """Check each name's flag and form before anything is put in."""
+        if len(self._resumed_keys) != self._num_checked:
+            self._checked.clear()
         for key, value in log_dict.items():
             if isinstance(value, dict):
                 assert "value" in value, f"value must be defined in {value}, the entry {key!r}"
-            self._set_resumed_keys(prefix + key, resumed)
+            self._set_resumed_keys(f"{prefix}{key}" if prefix else key, resumed)
         if resumed:
             self._checked.setdefault(prefix, set()).update(log_dict)
+        self._num_checked = len(self._resumed_keys)
 
     def _get_valid_value(self, value: Tensor | np.ndarray | np.number | int | float) -> int | float:
         """The single Python number that `value` holds (sync point for a device tensor)."""

@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from fasttrain import native
-from fasttrain.core.ring import ArrayRing, choose_put_scalars, make_ring, read_scalar
+from fasttrain.core.ring import (
+    ArrayRing,
+    choose_put_scalars,
+    make_ring,
+    read_scalar,
+    require_scalar,
+)
 
 
 @pytest.fixture(params=["compiled", "arrays"])
@@ -145,6 +151,15 @@ def test_knows_integers(kind: str) -> None:
     assert not ring.integral
 
 
+@pytest.mark.parametrize("number", [2**53, -(2**53)])
+def test_integers_that_a_double_skips_are_not_whole(kind: str, number: int) -> None:
+    ring = make_ring(3)
+    ring.append(number)
+    assert ring.integral
+    ring.append(2 * number)
+    assert not ring.integral and ring.last() == 2.0 * number
+
+
 def test_put_scalars_writes_what_it_can(kind: str) -> None:
     put = choose_put_scalars()
     names = ["float", "int", "numpy", "host", "grad", "nan", "text", "vector"]
@@ -219,3 +234,11 @@ def test_read_scalar_refuses_shapes(shape: tuple[int, ...]) -> None:
 def test_read_scalar_refuses_types(value) -> None:
     with pytest.raises(TypeError, match="a scalar must be a Python or numpy number"):
         read_scalar(value)
+
+
+def test_require_scalar_reads_nothing() -> None:
+    require_scalar(torch.zeros((1, 1), device="meta"))
+    with pytest.raises(ValueError, match=r"exactly one element, got the shape \(2,\)"):
+        require_scalar(torch.zeros(2, device="meta"))
+    with pytest.raises(TypeError, match=r"a real number, got a tensor of torch\.complex64"):
+        require_scalar(torch.zeros((), device="meta", dtype=torch.complex64))

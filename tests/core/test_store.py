@@ -86,6 +86,26 @@ def test_refuses(store: ScalarStore, value, error: type[Exception], text: str) -
     assert values(store, "a") == [1.0]
 
 
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("value", ["x", torch.zeros(2), torch.tensor(1j)], ids=str)
+def test_what_is_refused_leaves_no_series(value: object, slow: bool) -> None:
+    store = ScalarStore(reader=SlowReader() if slow else None)
+    for put in (lambda: store.put("a", value), lambda: store.put_many({"a": value})):
+        with pytest.raises((TypeError, ValueError)):
+            put()
+    with pytest.raises(TypeError):
+        store.put("a", torch.tensor(1.0), "x")
+    assert not len(store) and not store.pending
+
+
+def test_names_need_not_be_text(store: ScalarStore) -> None:
+    for _ in range(2):
+        store.put_many({1: 2.0, 2: torch.tensor(3.0)}, "train/")
+        store.put_many({1: 4.0})
+    assert values(store, "train/1") == [2.0, 2.0] and values(store, "train/2") == [3.0, 3.0]
+    assert values(store, 1) == [4.0, 4.0]
+
+
 def test_nonfinite_numbers_are_noticed(store: ScalarStore) -> None:
     for step, number in enumerate([1.0, math.nan, 2.0, math.inf, 3.0]):
         store.step = step

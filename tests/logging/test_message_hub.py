@@ -361,3 +361,37 @@ def test_threads(hub: MessageHub) -> None:
         thread.join()
     assert len(history(hub, "shared")) == 1200
     assert all(history(hub, f"own{number}") == list(range(300)) for number in range(4))
+
+
+def test_a_refused_scalar_leaves_nothing_to_read() -> None:
+    hub = MessageHub("refused")
+    with pytest.raises(AssertionError):
+        hub.update_scalar("a", "x")
+    assert "a" not in hub.log_scalars
+
+
+def test_names_need_not_be_text() -> None:
+    hub = MessageHub("numbers as names")
+    for _ in range(2):
+        hub.update_scalars({1: 2.0})
+        hub.update_prefixed("train/", {1: 3.0})
+    assert hub.get_scalar(1).data[0].tolist() == [2.0, 2.0]
+    assert hub.get_scalar("train/1").data[0].tolist() == [3.0, 3.0]
+
+
+def test_flags_that_were_taken_away_are_set_again() -> None:
+    hub = MessageHub("flags")
+    for _ in range(2):
+        hub.update_scalars({"a": 1.0})
+    hub._resumed_keys.clear()
+    hub.update_scalars({"a": 2.0})
+    assert dict(hub._resumed_keys) == {"a": True}
+    hub.update_info("b", 1)
+    hub.update_scalars({"a": 2.0})
+    assert hub._checked[""] == {"a"}
+
+
+def test_integers_beyond_float64_are_numbers() -> None:
+    buffer = HistoryBuffer([1, 2], [1, 1])
+    buffer.update(2**70)
+    assert buffer.current() == 2.0**70 and buffer.data[0].tolist() == [1.0, 2.0, 2.0**70]
