@@ -169,7 +169,7 @@ class DefaultTrainer(UpdatingTrainer):
         self.iters_per_epoch = self.count_iterations()
         if self.iters_per_epoch < 1:
             raise ValueError("the training loader is empty: expected at least one batch")
-        self._batches = self.endless_batches()
+        self._train_data_loader_iter = self.endless_batches()
 
     def endless_batches(self, epoch: int = 0) -> Iterator[Any]:
         """The training batches from an epoch's first one on, without end."""
@@ -209,12 +209,12 @@ class DefaultTrainer(UpdatingTrainer):
             )
             return
         self.start_iter = self.iter + 1
-        self._batches = self.endless_batches(self.start_iter // self.iters_per_epoch)
+        self._train_data_loader_iter = self.endless_batches(self.start_iter // self.iters_per_epoch)
         logger.info("Resumed at iteration %d: %s", self.start_iter, ", ".join(self.restored))
 
     def next_batch(self) -> Any:
         """The next batch; at the end of the loader the next epoch begins."""
-        return next(self._batches)
+        return next(self._train_data_loader_iter)
 
     def prepare(self, batch: Any) -> dict[str, Any]:
         """A loader's batch as the model's input."""

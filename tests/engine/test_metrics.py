@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fasttrain.engine import EventStorage, JSONWriter, PeriodicWriter, SimpleTrainer
+from fasttrain.engine import CallbackHook, EventStorage, JSONWriter, PeriodicWriter, SimpleTrainer
 from fasttrain.engine import metrics as metrics_module
 from fasttrain.engine.metrics import AsyncMetrics
 from slow_device import SlowReader
@@ -100,6 +100,25 @@ def test_on_the_cpu_a_nan_leaves_the_weights_as_they_were(monkeypatch: pytest.Mo
         trainer.train(0, 10)
     assert trainer.iter == 3
     assert torch.equal(model.net.weight, before[-1])
+
+
+def test_after_an_error_everything_is_home_before_the_hooks_clean_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader, seen = SlowReader(), []
+    trainer = trainer_on(reader, Losing(), monkeypatch)
+    trainer.register_hooks(
+        [
+            CallbackHook(
+                before_step=lambda t: 1 / (3 - t.iter),
+                after_train=lambda t: seen.append((t.iter, t.storage.store.pending)),
+            )
+        ]
+    )
+    with pytest.raises(ZeroDivisionError):
+        trainer.train(0, 10)
+    assert seen == [(3, False)] and reader.num_waits == 1
+    assert len(trainer.storage.history("loss_7")) == 3
 
 
 def losses_of(value: float) -> dict[str, Tensor]:

@@ -75,12 +75,11 @@ class EvalHook(HookBase):
         self._prefix = f"{stage}/" if stage else ""
         self._everywhere = multi_gpu_eval or not by_epoch
         self._eval_after_train = eval_after_train
-        self._last_evaluated = -1
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         epoch, rest = divmod(done, self._iters_per_epoch)
-        last = done == self.trainer.max_iter  # left to after_train
+        last = done == self.trainer.max_iter  # left to after_train: no evaluation runs twice
         if self._period > 0 and not rest and epoch % self._period == 0 and not last:
             self._do_eval(epoch)
 
@@ -89,10 +88,8 @@ class EvalHook(HookBase):
             self._do_eval(self.trainer.max_iter // self._iters_per_epoch)
 
     def _do_eval(self, epoch: int) -> None:
-        iteration = self.trainer.storage.iter
-        if epoch <= self._start or iteration == self._last_evaluated:
+        if epoch <= self._start:
             return
-        self._last_evaluated = iteration
         comm.synchronize()
         if self._everywhere or comm.is_main_process():
             results = self._evaluate(epoch)
