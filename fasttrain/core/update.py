@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fasttrain.core.fused.sums import GradientSums
 from fasttrain.core.precision import Precision
 
 FusedStep = Callable[..., "Tensor | None"]
@@ -123,7 +124,7 @@ def composed_step(
     return norm
 
 
-def enable_overlap_norm(optimizer: Optimizer) -> None:
+def enable_overlap_norm(optimizer: Optimizer) -> Any:
     """Let `optimizer` take the gradient norm while gradients are still in cache, in backward."""
     enable = getattr(optimizer, "enable_overlap_norm", None)
     if enable is None:
@@ -131,7 +132,7 @@ def enable_overlap_norm(optimizer: Optimizer) -> None:
             f"overlap_norm=True needs a fused optimizer, got {type(optimizer).__name__}; "
             "use one of fasttrain's optimizers without fused=False, or leave overlap_norm out"
         )
-    enable()
+    return enable()
 
 
 class Updater:
@@ -139,7 +140,7 @@ class Updater:
 
     With a fused optimizer a step is one call that unscales, checks, clips and updates; with any
     other it is composed of torch's parts. Neither path waits for the device, unless
-    `clip.error_if_nonfinite` or the optimizer itself asks to.
+    `clip.error_if_nonfinite` (one wait per step) or the optimizer itself asks to.
 
     Args:
         optimizer: any torch optimizer.
@@ -149,6 +150,12 @@ class Updater:
         set_to_none: drop gradients after a step; False keeps their memory and zeroes it, which a
             fused step does on the way.
         overlap_norm: take the norm during backward (fused optimizers only).
+        accumulate_in_fp32: sum float16 and bfloat16 gradients in float32 when more than one
+            iteration makes a step; see `GradientSums`.
+
+    Attributes:
+        sums: the float32 sums, whose state belongs into a checkpoint of an unfinished group; None
+            when gradients are not summed in float32.
     """
 
     def __init__(
@@ -160,6 +167,7 @@ class Updater:
         accumulation: int = 1,
         set_to_none: bool = True,
         overlap_norm: bool = False,
+        accumulate_in_fp32: bool = False,
     ) -> None:
         if accumulation < 1:
             raise ValueError(f"accumulation must be >= 1, got {accumulation}")
@@ -170,11 +178,9 @@ class Updater:
         self.set_to_none = set_to_none
         self.count = 0
         self.max_count = -1
-        self._one_call = fused_step_of(optimizer) is not None and not (
-            clip is not None and clip.error_if_nonfinite
-        )
-        if overlap_norm:
-            enable_overlap_norm(optimizer)
+        self._one_call = fused_step_of(optimizer) is not None
+        self._overlap = enable_overlap_norm(optimizer) if overlap_norm else None
+        self.sums = GradientSums(optimizer) if accumulate_in_fp32 and accumulation > 1 else None
 
     def begin(self, count: int, max_count: int = -1) -> None:
         """Set the iterations done so far and the run's length (negative: unknown)."""
@@ -203,6 +209,9 @@ class Updater:
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Backpropagate a loss that `scale` returned."""
+        for watch in (self._overlap, self.sums):
+            if watch is not None:
+                watch.begin(self.should_sync)
         loss.backward(**kwargs)  # type: ignore[no-untyped-call]
         self.count += 1
 
@@ -220,6 +229,8 @@ class Updater:
         scaler = self.precision.scaler
         fused = fused_step_of(self.optimizer) if self._one_call and not kwargs else None
         size = self._group_size(self.count - 1)
+        if self.sums is not None:
+            self.sums.prepare_step(kwargs, composed=fused is None)
         if fused is not None:
             norm = fused(scaler=scaler, clip=self.clip, divisor=float(size), zero=zero)
         else:
@@ -239,6 +250,8 @@ class Updater:
     def zero_grad(self, **kwargs: Any) -> None:
         """Clear the gradients, as `set_to_none` says unless `kwargs` say otherwise."""
         self.optimizer.zero_grad(**{"set_to_none": self.set_to_none, **kwargs})
+        if self.sums is not None and not self.sums.read_in_place:
+            self.sums.clear()
 
     def update(self, loss: Tensor) -> Tensor | None:
         """Backpropagate `loss`, step when due, and return the gradient norm.

@@ -12,29 +12,10 @@ from torch import Tensor
 from fasttrain import native
 from fasttrain.core.fused.clipping import ClipPlan
 from fasttrain.core.fused.composed import step_outside
+from fasttrain.core.fused.layouts import DTYPE_NAMES, dense_like, is_dense
 from fasttrain.core.fused.options import MASTER
 
 logger = logging.getLogger("fasttrain.core.fused")
-
-DTYPE_NAMES = {
-    torch.float32: "float32",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
-
-
-def is_dense(tensor: Tensor) -> bool:
-    """Whether the elements fill a block of memory without gaps or overlaps, in any order."""
-    if tensor.is_contiguous():
-        return True
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
-
 
 CPU = torch.device("cpu")
 
@@ -71,13 +52,6 @@ def reason_outside(param: Tensor, device: torch.device) -> str | None:
     return None if is_dense(param) else "a layout with gaps"
 
 
-def dense_like(tensor: Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """`tensor` with the memory layout of `like`; itself when it has it."""
-    if tensor.dtype is dtype and tensor.stride() == like.stride() and tensor.device == like.device:
-        return tensor
-    return torch.empty_like(like, dtype=dtype, requires_grad=False).copy_(tensor)
-
-
 class Binding:
     """A table and what it was built from.
 
@@ -95,6 +69,9 @@ class Binding:
         }
         self.outside: list[Tensor] = []
         self.params: list[Tensor] = []
+        self._waiting: list[Tensor] = []  # without a gradient so far
+        sums = optimizer._sums
+        self._sum_changes = -1 if sums is None else sums.changes
         groups = optimizer.param_groups
         self.device = table_device(p for group in groups for p in group["params"])
         on_cpu = self.device.type == "cpu"
@@ -128,7 +105,8 @@ class Binding:
                 if reason is not None:
                     reasons[reason] = reasons.get(reason, 0) + 1
                     self.outside.append(param)
-                elif param.grad is None and not optimizer.state.get(param):
+                elif optimizer.gradient_of(param) is None and not optimizer.state.get(param):
+                    self._waiting.append(param)
                     self._table.watch(param)
                 else:
                     self._add(optimizer, index, param, position, param in previous_first)
@@ -176,10 +154,12 @@ class Binding:
         if state:
             optimizer.state[param] = state
         self.params.append(param)
+        sums = optimizer._sums
+        summed = sums is not None and sums.sums_up(param)
         self._table.add(
             param,
             index,
-            getattr(self._module.Dtype, DTYPE_NAMES[param.dtype]),
+            getattr(self._module.Dtype, DTYPE_NAMES[torch.float32 if summed else param.dtype]),
             getattr(self._module.Dtype, DTYPE_NAMES[dtype]),
             pointers,
             master,
@@ -216,6 +196,9 @@ class Binding:
         """
         if found_inf is not None and bool(found_inf):
             return None, None
+        gradients = self.gradients(optimizer)
+        if isinstance(gradients, str):
+            return gradients
         unscale = 1.0 / divisor if scale is None else 1.0 / (divisor * float(scale))
         outside, overlap = self.outside, optimizer._overlap
         extra = clip.reduce(outside, check) if outside else 0.0
@@ -224,7 +207,7 @@ class Binding:
             known = overlap.collect(self.params)
         found = self._table.step(
             optimizer.param_groups,
-            None,
+            gradients,
             unscale,
             self._norms[clip.kind],
             clip.power,
@@ -248,15 +231,30 @@ class Binding:
             torch.scalar_tensor(0.0 if finite else 1.0) if check else None,
         )
 
+    def gradients(self, optimizer: Any) -> list[Tensor | None] | str | None:
+        """What the table is to step with: None for each parameter's `grad`, or "rebind"."""
+        sums = optimizer._sums
+        if sums is None:
+            return None if self._sum_changes < 0 else "rebind"
+        if sums.changes != self._sum_changes or any(
+            sums.gradient(param) is not None for param in self._waiting
+        ):
+            return "rebind"
+        sums.deliver(self.outside)
+        return [sums.gradient(param) for param in self.params]
+
     def never_updated(self) -> set[Tensor]:
         """Parameters whose states have seen no update yet."""
         return {param for i, param in enumerate(self.params) if self._table.first(i)}
 
-    def mend_gradients(self, sparse: set[Tensor]) -> None:
-        """Give gradients the parameter's memory layout; `sparse` collects who has sparse ones."""
+    def mend_gradients(self, optimizer: Any) -> None:
+        """Give gradients the parameter's memory layout; who has sparse ones is remembered."""
+        sparse, sums = optimizer._sparse, optimizer._sums
         for param in self.params:
             grad = param.grad
             if grad is None:
+                if sums is not None:
+                    sums.mend(param)
                 continue
             if grad.layout is not torch.strided:
                 sparse.add(param)

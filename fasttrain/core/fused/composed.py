@@ -19,7 +19,7 @@ def all_finite(values: list[Tensor]) -> bool:
 
 @torch.no_grad()
 def composed_step(
-    optimizer: torch.optim.Optimizer,
+    optimizer: Any,
     step: Callable[[], object],
     *,
     scaler: Any,
@@ -30,15 +30,16 @@ def composed_step(
     """Unscale, check, clip, step and zero, one after the other.
 
     Args:
-        optimizer: whose gradients are meant.
+        optimizer: a fused optimizer, whose gradients are meant.
         step: updates the parameters from their gradients.
         scaler: an enabled loss scaler, or None.
         clip: how to clip, or None.
         divisor: number of batches whose gradients were summed.
         zero: zero the gradients in place afterwards.
     """
-    params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    values = gradient_values(p.grad for p in params)
+    found = (optimizer.gradient_of(p) for group in optimizer.param_groups for p in group["params"])
+    grads = [grad for grad in found if grad is not None]
+    values = gradient_values(grads)
     scale = scale_of(scaler, optimizer) if scaler is not None else None
     if scale is not None or divisor != 1.0:
         factor = 1.0 / (divisor * (1.0 if scale is None else float(scale)))  # sync point
@@ -52,9 +53,8 @@ def composed_step(
         device = values[0].device if values else None
         record_found_inf(scaler, optimizer, torch.full((), float(not finite), device=device))
     if zero:
-        for p in params:
-            assert p.grad is not None
-            p.grad.zero_()
+        for grad in grads:
+            grad.zero_()
     return norm
 
 

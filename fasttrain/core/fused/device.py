@@ -52,6 +52,9 @@ class DeviceBinding(Binding):
         check: bool,
         zero: bool,
     ) -> Step | str:
+        gradients = self.gradients(optimizer)
+        if isinstance(gradients, str):
+            return gradients
         norm = torch.empty((), dtype=torch.float32, device=self.device) if clip.by_norm else None
         found = torch.empty((), dtype=torch.float32, device=self.device) if check else None
         # The loss scaler may live on another GPU. What is copied stays alive until the launch.
@@ -62,7 +65,7 @@ class DeviceBinding(Binding):
         with self._current():
             done = self._table.step_cuda(
                 optimizer.param_groups,
-                None,
+                gradients,
                 1.0 / divisor,
                 self._norms[clip.kind],
                 clip.power,

@@ -16,10 +16,12 @@ from fasttrain.core.fused.binding import CPU, Binding, Step, reason_outside
 from fasttrain.core.fused.clipping import NO_CLIP, ClipPlan, gradient_values, raise_nonfinite
 from fasttrain.core.fused.composed import composed_step
 from fasttrain.core.fused.device import bind
+from fasttrain.core.fused.opaque import opaque
 from fasttrain.core.fused.options import StateOptions
 from fasttrain.core.fused.overlap import OverlapNorm
 from fasttrain.core.fused.scaling import record_found_inf, scale_of
 from fasttrain.core.fused.shadow import shadow_step
+from fasttrain.core.fused.sums import GradientSums
 
 logger = logging.getLogger("fasttrain.core.fused")
 
@@ -27,6 +29,12 @@ Group = dict[str, Any]
 
 # Attributes that torch.amp.GradScaler sets around its call of `step`.
 AMP_KEYS = ("grad_scale", "found_inf")
+
+
+BOTH = (
+    "overlap_norm and accumulate_in_fp32 exclude each other: the norm taken in backward is that of "
+    "gradients, not of their float32 sums; leave one of them off"
+)
 
 
 def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,6 +76,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     _binding: Binding | None = None
     _clip: ClipPlan = NO_CLIP
     _overlap: OverlapNorm | None = None
+    _sums: GradientSums | None = None
     _opt_called: bool = False
 
     def __init__(
@@ -123,7 +132,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         # What GradScaler left for the step was seen to already; torch's step must not do it again.
         held = {key: self.__dict__.pop(key) for key in AMP_KEYS if key in self.__dict__}
         try:
-            if self._options.plain:
+            if self._options.plain and self._sums is None:
                 step(self)
             else:
                 shadow_step(self, step)
@@ -133,13 +142,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     # -- life cycle -------------------------------------------------------------------------
 
     def _choose_path(self) -> None:
-        defaults = self.defaults
-        self._native = (
-            native.enabled()
-            and defaults.get("fused") is not False
-            and not defaults.get("foreach")
-            and not defaults.get("differentiable")
-        )
+        self._native = native.enabled() and not self._takes_torchs_step()
         self._step_supports_amp_scaling = self._native
         self._drop_gradients: Callable[[list[Tensor]], None] = (
             native.tensor_access().drop_gradients if self._native else _drop_gradients
@@ -149,8 +152,20 @@ class FusedOptimizer(torch.optim.Optimizer):
         self._binding = None
         self._captured: list[Tensor] = []  # memory that captured steps write to when replayed
 
+    def _takes_torchs_step(self) -> bool:
+        """Whether the arguments ask for torch's own step."""
+        defaults = self.defaults
+        return (
+            defaults.get("fused") is False
+            or bool(defaults.get("foreach"))
+            or bool(defaults.get("differentiable"))
+        )
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_options": self._options}
+        own: dict[str, Any] = {"_options": self._options}
+        if self._sums is not None:
+            own["_sums"] = self._sums
+        return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -167,6 +182,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     # -- steps ------------------------------------------------------------------------------
 
+    @opaque
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update, with torch's semantics.
 
@@ -179,6 +195,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     step.hooked = True  # type: ignore[attr-defined]  # hooks are fired here, not by torch's wrapper
 
+    @opaque
     def fused_step(
         self, *, scaler: Any = None, clip: Any = None, divisor: float = 1.0, zero: bool = False
     ) -> Tensor | None:
@@ -205,13 +222,35 @@ class FusedOptimizer(torch.optim.Optimizer):
             return norm
         return self._fused_step(scaler, clip, divisor, zero)
 
+    @opaque
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or zero them in place with `set_to_none=False`."""
+        if self._sums is not None:
+            (self._sums.clear if set_to_none else self._sums.zero)()
         if not set_to_none or torch.autograd._profiler_enabled():
             super().zero_grad(set_to_none)
             return
         for group in self.param_groups:
             self._drop_gradients(group["params"])
+
+    def gradient_of(self, param: Tensor) -> Tensor | None:
+        """What a step takes as the gradient of `param`."""
+        return param.grad if self._sums is None else self._sums.gradient(param)
+
+    def use_gradient_sums(self, sums: GradientSums | None) -> bool:
+        """Step with the gradients that `sums` holds; None: with each parameter's `grad`.
+
+        Returns:
+            False when torch's own step was asked for, which cannot: nothing was changed then.
+        Raises:
+            RuntimeError: the norm is taken in backward, from gradients that are not whole sums.
+        """
+        if self._takes_torchs_step():
+            return False
+        if sums is not None and self._overlap is not None:
+            raise RuntimeError(BOTH)
+        self._sums = sums
+        return sums is not None
 
     def enable_overlap_norm(self) -> OverlapNorm:
         """Take the norm's sums while backward runs, so that a step reads gradients once.
@@ -224,6 +263,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         """
         if not self._native:
             raise RuntimeError("overlap_norm needs the native passes, which are not in use here")
+        if self._sums is not None:
+            raise RuntimeError(BOTH)
         if self._overlap is None:
             groups = self.param_groups
             params = [p for g in groups for p in g["params"] if reason_outside(p, CPU) is None]
@@ -273,7 +314,9 @@ class FusedOptimizer(torch.optim.Optimizer):
             return
         if scale is not None:
             with torch.no_grad():
-                grads = (p.grad for group in self.param_groups for p in group["params"])
+                grads = (
+                    self.gradient_of(p) for group in self.param_groups for p in group["params"]
+                )
                 for values in gradient_values(g for g in grads if g is not None):
                     values.div_(scale.to(values.device))
         self._torch_step()
@@ -314,7 +357,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             if not isinstance(found, str):
                 return found
             if found == "irregular":
-                binding.mend_gradients(self._sparse)
+                binding.mend_gradients(self)
             self._binding = bind(self, binding)
         raise RuntimeError(
             "the parameters or their gradients changed again and again during one step; "

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from fasttrain import native
-from fasttrain.core.fused.binding import DTYPE_NAMES
+from fasttrain.core.fused.layouts import DTYPE_NAMES
+from fasttrain.core.fused.opaque import opaque
+from fasttrain.core.fused.sums import is_distributed
 
 
 class OverlapNorm:
@@ -24,9 +26,7 @@ class OverlapNorm:
     """
 
     def __init__(self, params: list[Tensor]) -> None:
-        distributed = torch.distributed
-        running = distributed.is_available() and distributed.is_initialized()
-        if running and distributed.get_world_size() > 1:
+        if is_distributed():
             raise RuntimeError(
                 "overlap_norm sums gradients before they are averaged over the processes: "
                 "leave it off in distributed training"
@@ -42,6 +42,11 @@ class OverlapNorm:
             if p.requires_grad
         ]
 
+    def begin(self, last: bool) -> None:
+        """Prepare for a backward pass; sums are only taken in the one that a step follows."""
+        self.active = last
+
+    @opaque
     def _take(self, param: Tensor) -> None:
         grad = param.grad
         if not self.active or grad is None or grad.layout is not torch.strided:

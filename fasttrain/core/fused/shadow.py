@@ -49,7 +49,9 @@ def split_halves(master: Tensor) -> tuple[Tensor, Tensor]:
 class Shadow:
     """The float32 stand-in of one parameter for the length of one step."""
 
-    def __init__(self, param: Tensor, state: dict[str, Any], options: StateOptions) -> None:
+    def __init__(
+        self, param: Tensor, grad: Tensor, state: dict[str, Any], options: StateOptions
+    ) -> None:
         self.param, self.state, self.options = param, state, options
         self.kind = options.master_of(param)
         if self.kind != "none" and state.get(MASTER) is None:
@@ -60,8 +62,7 @@ class Shadow:
             self.full = join_halves(param.detach(), state[MASTER])
         else:
             self.full = param.detach().float() if param.dtype in LOW else param.detach()
-        assert param.grad is not None
-        self.full.grad = param.grad.float()
+        self.full.grad = grad.float()
         self.full_state = {
             key: value.float() if isinstance(value, Tensor) and value.dtype in LOW else value
             for key, value in state.items()
@@ -104,7 +105,8 @@ def shadow_step(optimizer: Any, step: Callable[[Any], Any]) -> None:
     for group in groups:
         params = []
         for param in group["params"]:
-            if param.grad is None:
+            grad = optimizer.gradient_of(param)
+            if grad is None:
                 continue
             if param.dtype not in (torch.float32, *LOW):
                 swapped[param] = state[param]
@@ -112,7 +114,7 @@ def shadow_step(optimizer: Any, step: Callable[[Any], Any]) -> None:
                 continue
             if options.stochastic_rounding and not optimizer.has_step_count:
                 state[param]["step"] = state[param].get("step", torch.zeros(())) + 1
-            shadow = Shadow(param, state[param], options)
+            shadow = Shadow(param, grad, state[param], options)
             shadows.append(shadow)
             swapped[shadow.full] = shadow.full_state
             params.append(shadow.full)

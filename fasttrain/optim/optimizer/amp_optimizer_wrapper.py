@@ -70,6 +70,7 @@ class AmpOptimWrapper(OptimWrapper):
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Backpropagate `loss` times the loss scale and count the iteration."""
+        self._before_backward()
         self.loss_scaler.scale(loss).backward(**kwargs)  # type: ignore[union-attr]
         self._inner_count += 1
 
@@ -77,12 +78,9 @@ class AmpOptimWrapper(OptimWrapper):
     def step(self, **kwargs: Any) -> None:
         """Unscale, check, clip and update the parameters, then adjust the loss scale."""
         scaler = self.loss_scaler
-        fused = None
-        if isinstance(scaler, LossScaler) and scaler.is_enabled():
-            fused = self._fused_step(kwargs)
-        if fused is not None:
-            self._publish_norm(fused(scaler=scaler, clip=self._clip))
-        else:
+        own = isinstance(scaler, LossScaler) and scaler.is_enabled()
+        if not own or not self._step_at_once(kwargs, scaler=scaler):
+            self._prepare_sums(kwargs, composed=True)
             clip = self._clip_grad if self.clip_grad_kwargs else None
             composed_step(self.optimizer, clip=clip, scaler=scaler, **kwargs)
         scaler.update(self._scale_update_param)

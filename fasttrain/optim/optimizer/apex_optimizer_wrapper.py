@@ -64,6 +64,7 @@ class ApexOptimWrapper(OptimWrapper):
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Backpropagate `loss` times apex's loss scale and count the iteration."""
+        self._before_backward()
         with apex_amp.scale_loss(loss, self.optimizer) as scaled_loss:
             scaled_loss.backward(**kwargs)
         self._inner_count += 1

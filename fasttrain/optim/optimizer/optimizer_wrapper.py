@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fasttrain.core.fused.sums import GradientSums, load_sums
 from fasttrain.core.update import (
-    FusedStep,
     GradClip,
     composed_step,
     enable_overlap_norm,
@@ -27,6 +27,7 @@ from fasttrain.registry import OPTIM_WRAPPERS
 from .base import BaseOptimWrapper
 
 _NO_CONTEXT = nullcontext()
+SUMS = "gradient_sums"  # their key in a state dict
 
 
 def joined(contexts: Iterable[AbstractContextManager[Any]]) -> AbstractContextManager[Any]:
@@ -69,6 +70,8 @@ class OptimWrapper(BaseOptimWrapper):
             `clip_grad_norm_` or `clip_grad_value_`. The norm goes to the message hub as
             `train/grad_norm`, without waiting for the device.
         overlap_norm: take the norm during backward (fused optimizers only).
+        accumulate_in_fp32: sum float16 and bfloat16 gradients in float32 when more than one
+            iteration makes a step; see `GradientSums`.
     """
 
     # Also for subclasses whose constructor is all their own.
@@ -79,6 +82,10 @@ class OptimWrapper(BaseOptimWrapper):
     _clip: GradClip | None = None
     _clip_seen: Any = None
     _one_call: bool = False
+    _zero_in_step: bool = False  # asks the step to zero the gradients on its way
+    _zeroed: bool = False  # what it answers
+    _overlap: Any = None
+    _sums: GradientSums | None = None
 
     def __init__(
         self,
@@ -86,6 +93,7 @@ class OptimWrapper(BaseOptimWrapper):
         accumulative_counts: int = 1,
         clip_grad: dict[str, Any] | None = None,
         overlap_norm: bool = False,
+        accumulate_in_fp32: bool = False,
     ) -> None:
         super().__init__(optimizer)
         assert accumulative_counts > 0, (
@@ -101,7 +109,9 @@ class OptimWrapper(BaseOptimWrapper):
         if len(optimizer.param_groups) > 1:
             self.base_param_settings = {"params": torch.tensor([0.0]), **optimizer.defaults}
         if overlap_norm:
-            enable_overlap_norm(optimizer)
+            self._overlap = enable_overlap_norm(optimizer)
+        if accumulate_in_fp32 and accumulative_counts > 1:
+            self._sums = GradientSums(optimizer)
         self._one_call = all(
             hasattr(getattr(type(self), name), "__fused_step_covers__")
             for name in ("step", "_clip_grad", "zero_grad")
@@ -134,34 +144,58 @@ class OptimWrapper(BaseOptimWrapper):
         Args:
             loss: shape [], unscaled.
             step_kwargs: arguments of `step`.
-            zero_kwargs: arguments of `zero_grad`.
+            zero_kwargs: arguments of `zero_grad`; a fused step zeroes the gradients on its way
+                when they say `set_to_none=False`.
         """
         self.backward(self.scale_loss(loss))
-        if self.should_update():
+        if not self.should_update():
+            return
+        if not self._one_call:  # an overridden method may look at the gradients
+            self._prepare_sums(step_kwargs or {}, composed=True)
+        zero_kwargs = zero_kwargs or {}
+        self._zero_in_step = self._one_call and zero_kwargs == {"set_to_none": False}
+        self._zeroed = False
+        try:
             self.step(**(step_kwargs or {}))
-            self.zero_grad(**(zero_kwargs or {}))
+        finally:
+            self._zero_in_step = False
+        if not self._zeroed:
+            self.zero_grad(**zero_kwargs)
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Backpropagate `loss` and count the iteration."""
+        self._before_backward()
         loss.backward(**kwargs)
         self._inner_count += 1
+
+    def _before_backward(self) -> None:
+        """Tell those who work during backward whether a step follows it."""
+        for watch in (self._overlap, self._sums):
+            if watch is not None:
+                watch.begin(self.should_sync())
+
+    def _prepare_sums(self, kwargs: dict[str, Any], *, composed: bool) -> None:
+        if self._sums is not None:
+            self._sums.prepare_step(kwargs, composed=composed)
 
     @one_call
     def zero_grad(self, **kwargs: Any) -> None:
         """Clear the gradients, with the arguments of the optimizer's `zero_grad`."""
         self.optimizer.zero_grad(**kwargs)
+        if self._sums is not None and not self._sums.read_in_place:
+            self._sums.clear()
 
     @one_call
     def step(self, **kwargs: Any) -> None:
-        """Clip and update the parameters, with the arguments of the optimizer's `step`."""
-        if not self.clip_grad_kwargs:
-            self.optimizer.step(**kwargs)
+        """Clip and update the parameters, with the arguments of the optimizer's `step`.
+
+        Waits for the device only where `clip_grad` asks for `error_if_nonfinite`.
+        """
+        clip = self._clip_grad if self.clip_grad_kwargs else None
+        if (clip or self._zero_in_step) and self._step_at_once(kwargs):
             return
-        fused = self._fused_step(kwargs)
-        if fused is None:
-            composed_step(self.optimizer, clip=self._clip_grad, **kwargs)
-        else:
-            self._publish_norm(fused(clip=self._clip))
+        self._prepare_sums(kwargs, composed=clip is not None)
+        composed_step(self.optimizer, clip=clip, **kwargs)
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
         """Context of the forward pass: no gradient reduction in mid-accumulation under DDP."""
@@ -202,6 +236,19 @@ class OptimWrapper(BaseOptimWrapper):
             )
         self._remainder_counts = self._max_counts % self._accumulative_counts
 
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state, and the float32 sums of a group that is not finished."""
+        state = super().state_dict()
+        sums = {} if self._sums is None else self._sums.state_dict()
+        return {**state, SUMS: sums} if sums else state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        sums = state.pop(SUMS, None)
+        super().load_state_dict(state)
+        if sums:
+            load_sums(self.optimizer, self._sums, sums)
+
     def should_update(self) -> bool:
         """Whether the optimizer steps after the iterations done so far."""
         return is_due(self._inner_count, self._accumulative_counts, self._max_counts)
@@ -233,33 +280,46 @@ class OptimWrapper(BaseOptimWrapper):
             f"optimizer: \n{self.optimizer}\n"
         )
 
-    def _fused_step(self, kwargs: dict[str, Any]) -> FusedStep | None:
-        """The one call that does a whole step, or None when somebody could see the difference."""
+    def _step_at_once(self, kwargs: dict[str, Any], **how: Any) -> bool:
+        """Step by the one call that does everything, unless somebody could see the difference.
+
+        Args:
+            kwargs: arguments of `step`.
+            how: more arguments of the one call.
+        """
         if kwargs or not self._one_call or self.__dict__.keys() & {"_clip_grad", "zero_grad"}:
-            return None
-        if self.clip_grad_kwargs:
-            seen = (self.clip_func, self.clip_grad_kwargs)
-            if seen != self._clip_seen:
-                self._clip_seen = (self.clip_func, dict(self.clip_grad_kwargs))
-                self._clip = self._as_clip()
-            if self._clip is None:
-                return None
-        return fused_step_of(self.optimizer)
+            return False
+        seen = (self.clip_func, self.clip_grad_kwargs) if self.clip_grad_kwargs else None
+        if seen != self._clip_seen:
+            self._clip_seen = None if seen is None else (self.clip_func, dict(seen[1] or {}))
+            self._clip = None if seen is None else self._as_clip()
+        if seen is not None and self._clip is None:
+            return False
+        fused = fused_step_of(self.optimizer)
+        if fused is None:
+            return False
+        self._prepare_sums(kwargs, composed=False)
+        zero = {"zero": True} if self._zero_in_step else {}
+        self._publish_norm(fused(clip=self._clip, **how, **zero))
+        self._zeroed = self._zero_in_step
+        return True
 
     def _as_clip(self) -> GradClip | None:
         """The clipping as the fused step takes it, None when it cannot do it."""
         kwargs = dict(self.clip_grad_kwargs or {})
+        strict = False
         if self.clip_func is torch.nn.utils.clip_grad_norm_:
             known = {"max_norm", "norm_type"}
+            strict = bool(kwargs.pop("error_if_nonfinite", False))
         elif self.clip_func is torch.nn.utils.clip_grad_value_:
             known = {"clip_value"}
         else:
             return None
-        if not kwargs.pop("error_if_nonfinite", False) and kwargs.keys() <= known:
-            numbers = {key: float(value) for key, value in kwargs.items()}
-            kind = "value" if "clip_value" in known else "norm"
-            return GradClip(type=kind, **numbers)  # type: ignore[arg-type]
-        return None
+        if not kwargs.keys() <= known:
+            return None
+        numbers = {key: float(value) for key, value in kwargs.items()}
+        kind = "value" if "clip_value" in known else "norm"
+        return GradClip(type=kind, error_if_nonfinite=strict, **numbers)  # type: ignore[arg-type]
 
     def _publish_norm(self, norm: torch.Tensor | None) -> None:
         if norm is not None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fasttrain.core import fused
-from fasttrain.core.fused.binding import Binding, is_dense
+from fasttrain.core.fused.binding import Binding
+from fasttrain.core.fused.layouts import is_dense
 from support import assert_same
 
 CLIP = SimpleNamespace(type="norm", max_norm=0.5, norm_type=2.0, error_if_nonfinite=False)
