@@ -41,6 +41,7 @@ def test_fix() -> None:
 def test_multi_step() -> None:
     expected = [LR * 0.1 ** ((s >= 30) + (s >= 70)) for s in range(100)]
     assert rates("MultiStepLR", MILESTONES=(3, 7), GAMMA=0.1) == pytest.approx(expected)
+    assert len(set(rates("MultiStepLR"))) == 2  # MILESTONES has a default
 
 
 @pytest.mark.parametrize("method", ["linear", "constant"])

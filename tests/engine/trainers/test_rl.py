@@ -20,6 +20,7 @@ from fasttrain.engine.registries import (
     META_ARCH_REGISTRY,
     SCORER_REGISTRY,
 )
+from fasttrain.engine.trainers import rl
 
 VOCABULARY, LENGTH = 6, 4
 
@@ -93,6 +94,21 @@ def test_rewards_rise(tmp_path: Path, engine: str) -> None:
     assert [type(loss).__name__ for loss in trainer.losses] == (
         [] if engine == "RLBeamTrainer" else ["RewardCriterion"]
     )
+
+
+def test_scores_are_means_over_the_processes_at_each_gathering(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build_engine(
+        speaker_cfg(tmp_path, "RLMeanTrainer", SOLVER__EPOCH=3, SOLVER__GATHER_METRIC_PERIOD=4)
+    )
+    monkeypatch.setattr(rl.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(
+        rl.comm, "reduce_dict", lambda found: {name: v * 0 + 7 for name, v in found.items()}
+    )
+    trainer.train()
+    for name in ("CIDEr", "RewardCriterion"):
+        assert trainer.storage.history(name).values() == [(7.0, 3), (7.0, 5)]  # and the last
 
 
 def test_a_scorer_without_rewards_is_named(tmp_path: Path) -> None:

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
-from engine_toys import Samples, register, stacked, toy_cfg, train
+from engine_toys import Samples, register, stacked, toy_cfg, train, values
 from fasttrain.engine import build_engine
 from fasttrain.engine import data_keys as kfg
+from fasttrain.engine.config import changed
 from fasttrain.engine.data_keys import MissingKeyError
 from fasttrain.engine.registries import (
     DATASETS_REGISTRY,
     META_ARCH_REGISTRY,
 )
+from fasttrain.engine.trainers import single_stream
 from fasttrain.engine.trainers.single_stream import recalls
 
 IMAGES, PADDING = 12, 2
@@ -89,9 +92,59 @@ def test_hard_negatives_teach_matching(tmp_path: Path) -> None:
         SOLVER__EPOCH=12, SOLVER__EVAL_PERIOD=6, SOLVER__BASE_LR=0.1,
     )  # fmt: skip
     assert set(trainer.model.batches) == {8 * 4}
+    losses = values(trainer, "total_loss")
+    assert np.mean(losses[-6:]) < 0.7 * np.mean(losses[:6])
     latest = trainer.storage.latest()
     assert latest["val/img_r1"][0] > 60
     assert latest["val/img_r10"][0] >= latest["val/img_r5"][0] >= latest["val/img_r1"][0]
+
+
+@register(META_ARCH_REGISTRY, "ToyPairMatcher")
+class PairMatcher(Matcher):
+    """Learns from pairs, every other of which is wrong."""
+
+    def forward(self, data: dict[str, Any]) -> dict[str, Any]:
+        if self.training:
+            texts = data[kfg.U_TOKENS_IDS].clone()
+            texts[1::2] = texts[1::2].roll(1, dims=0)
+            data = {**data, kfg.U_TOKENS_IDS: texts}
+        outputs = super().forward(data)
+        if self.training:
+            score = outputs[kfg.OUTPUT]
+            outputs[kfg.U_LOGITS] = torch.cat([torch.zeros_like(score), score], 1)
+            right = data[kfg.ATT_FEATS][:, 0].argmax(-1) + 1 == data[kfg.U_TOKENS_IDS][:, 0]
+            outputs[kfg.U_TARGET_IDS] = right.long()
+        return outputs
+
+
+def test_single_stream_learns_from_pairs(tmp_path: Path) -> None:
+    trainer = train(
+        tmp_path, "SingleStreamRetrievalTrainer", "ToyPairMatcher", "toy_matches",
+        DATASETS__VAL="toy_matches", SOLVER__EPOCH=16, SOLVER__EVAL_PERIOD=8, SOLVER__BASE_LR=0.1,
+    )  # fmt: skip
+    losses = values(trainer, "total_loss")
+    assert np.mean(losses[-6:]) < 0.7 * np.mean(losses[:6])
+    assert values(trainer, "val/img_r1")[-1] > 60
+
+
+def test_the_texts_of_all_processes_are_rated_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = toy_cfg(tmp_path, "ToyMatcher", "toy_matches", DATASETS__VAL="toy_matches")
+    trainer = build_engine(changed(cfg, {"ENGINE.NAME": "SingleStreamRetrievalTrainer"}))
+    loader = trainer.val_data_loader
+    whole = trainer.test(cfg, trainer.model, loader, None, 0)
+    rows, shares = loader.dataset.rows, []
+
+    def all_gather(mine: Any) -> list[Any]:
+        shares.append(mine)
+        return list(shares)
+
+    monkeypatch.setattr(single_stream.comm, "all_gather", all_gather)
+    for loader.dataset.rows in (rows[:5], rows[5:]):
+        loader = DataLoader(loader.dataset, batch_size=1, collate_fn=loader.collate_fn)
+        found = trainer.test(cfg, trainer.model, loader, None, 0)
+    assert found == whole and len(shares) == 2
 
 
 def test_mining_finds_the_hardest_texts_of_others(tmp_path: Path) -> None:
