@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import update_wrapper
 from typing import Any
 
 from torch import Tensor
@@ -23,23 +23,38 @@ OptimizerType = BaseOptimWrapper | Optimizer
 _SEE = "See more details at https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate"
 
 
+class _CountedStep:
+    """The `step` of one optimizer, counting its calls in `optimizer._global_step`.
+
+    A copy of the optimizer gets one of its own.
+    """
+
+    _with_counter = True
+
+    def __init__(self, optimizer: Any, function: Callable[..., Any], bound: bool) -> None:
+        update_wrapper(self, function)
+        self._optimizer = weakref.ref(optimizer)  # a plain reference would be a cycle
+        self._function = function
+        self._bound = bound
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        instance: Any = self._optimizer()
+        instance._global_step += 1
+        if self._bound:
+            return self._function(instance, *args, **kwargs)
+        return self._function(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._optimizer(), self._function, self._bound)
+
+
 def _count_steps(optimizer: Any) -> None:
     """Make `optimizer.step` count its calls in `optimizer._global_step`, once."""
     step = optimizer.step
     if getattr(step, "_with_counter", False):
         return
     bound = getattr(step, "__self__", None) is optimizer
-    function = step.__func__ if bound else step
-    reference = weakref.ref(optimizer)  # a plain reference would be a cycle through the instance
-
-    @wraps(function)
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        instance: Any = reference()
-        instance._global_step += 1
-        return function(instance, *args, **kwargs) if bound else function(*args, **kwargs)
-
-    counted._with_counter = True  # type: ignore[attr-defined]
-    optimizer.step = counted
+    optimizer.step = _CountedStep(optimizer, step.__func__ if bound else step, bound)
 
 
 class _ParamScheduler:
