@@ -120,11 +120,17 @@ class MessageHub(ManagerMixin):
         Raises:
             AssertionError: as `update_scalar`, or a dict has no `value`.
         """
+        assert isinstance(log_dict, dict), f"`log_dict` must be a dict!, but got {type(log_dict)}"
         self.update_prefixed("", log_dict, resumed)
 
     def update_prefixed(self, prefix: str, log_dict: dict[str, Any], resumed: bool = True) -> None:
-        """As `update_scalars`, under the names `prefix + key`; the cheapest way per iteration."""
-        assert isinstance(log_dict, dict), f"`log_dict` must be a dict!, but got {type(log_dict)}"
+        """As `update_scalars`, under the names `prefix + key`; the cheapest way per iteration.
+
+        Args:
+            log_dict: a dict, or whatever else has `items`.
+        """
+        if not isinstance(log_dict, dict):
+            log_dict = dict(log_dict.items())
         checked = self._checked.get(prefix)
         if (
             checked is None

@@ -135,7 +135,7 @@ class LogProcessor:
             return f"Iter({mode}) {place}"
         if mode == "test":
             return f"Epoch(test) {place}"
-        width = len(str(runner.max_epochs if _has_trained(runner) else 0)) + 3
+        width = len(str(runner.max_epochs)) + 3 if _has_trained(runner) else 0
         return f"Epoch({mode}){f'[{self._get_epoch(runner, mode)}]':>{width}}{place}"
 
     def _numbers(
@@ -218,7 +218,7 @@ class LogProcessor:
 
     def _check_custom_cfg(self) -> None:
         """Refuse settings that contradict each other."""
-        shown: set[tuple[str, str]] = set()
+        shown: set[str] = set()
         for cfg in self.custom_cfg:
             assert "data_src" in cfg, f"an entry of custom_cfg must have `data_src`, got {cfg}"
             assert self.by_epoch or cfg.get("window_size") != "epoch", (
@@ -226,11 +226,11 @@ class LogProcessor:
             )
             source = cfg["data_src"]
             name = cfg.get("log_name", source)
-            assert (source, name) not in shown, (
+            assert name not in shown, (
                 f"Found duplicate {name} for {source}. Give each of the entries of `custom_cfg` "
-                f"for {source} a `log_name` of its own."
+                "a `log_name` of its own."
             )
-            shown.add((source, name))
+            shown.add(name)
 
     def _parse_windows_size(
         self, runner: Runner, batch_idx: int, custom_cfg: list[dict[str, Any]] | None = None
@@ -245,7 +245,7 @@ class LogProcessor:
                 cfg["window_size"] = runner.iter + 1
             elif window is not None and not isinstance(window, int):
                 raise TypeError(
-                    f"window_size should be int, 'epoch' or 'global', but got {window!r}"
+                    f"window_size should be int, epoch or global, but got invalid {window}"
                 )
         return parsed
 

@@ -3,6 +3,7 @@ import io
 import pickle
 import threading
 from collections import OrderedDict
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -395,3 +396,11 @@ def test_integers_beyond_float64_are_numbers() -> None:
     buffer = HistoryBuffer([1, 2], [1, 1])
     buffer.update(2**70)
     assert buffer.current() == 2.0**70 and buffer.data[0].tolist() == [1.0, 2.0, 2.0**70]
+
+
+def test_any_mapping_may_be_put_under_a_prefix() -> None:
+    hub = MessageHub("mapping")
+    hub.update_prefixed("train/", MappingProxyType({"a": 1.0}))
+    assert hub.get_scalar("train/a").current() == 1.0
+    with pytest.raises(AssertionError, match="`log_dict` must be a dict"):
+        hub.update_scalars(MappingProxyType({"a": 1.0}))

@@ -158,7 +158,7 @@ def test_a_validation_alone_has_no_epoch() -> None:
     for train_loop in (None, {"by_epoch": True}):
         runner = make_runner(_train_loop=train_loop, max_epochs=10)
         tag, line = LogProcessor().get_log_after_iter(runner, 1, "val")
-        assert (tag["epoch"], tag["iter"]) == (0, 0) and line.startswith("Epoch(val) [0][ 2/20]")
+        assert (tag["epoch"], tag["iter"]) == (0, 0) and line.startswith("Epoch(val)[0][ 2/20]  ")
         line = LogProcessor().get_log_after_epoch(runner, 1, "val")[1]
         assert line.startswith("Epoch(val) [0][20/20]  ")
 
@@ -213,6 +213,10 @@ def test_scalars_may_come_from_anywhere() -> None:
             [{"data_src": "a", "method_name": m, "log_name": "b"} for m in ("max", "min")],
             r"Found duplicate b for a\.",
         ),
+        (
+            [{"data_src": "a", "method_name": "max"}, {"data_src": "b", "log_name": "a"}],
+            r"Found duplicate a for b\.",
+        ),
     ],
 )
 def test_refuses_custom_settings(cfg: list[dict], text: str) -> None:
@@ -225,7 +229,7 @@ def test_refuses_windows() -> None:
     with pytest.raises(AssertionError, match=r"cannot be epoch if LoggerHook\.by_epoch is False"):
         LogProcessor(by_epoch=False, custom_cfg=epoch)
     odd = [{"data_src": "a", "method_name": "mean", "window_size": "epochs"}]
-    with pytest.raises(TypeError, match=r"int, 'epoch' or 'global', but got 'epochs'"):
+    with pytest.raises(TypeError, match=r"int, epoch or global, but got invalid epochs"):
         LogProcessor(custom_cfg=odd)._parse_windows_size(make_runner(), 1)
     unknown = LogProcessor(custom_cfg=[{"data_src": "loss", "method_name": "median"}])
     with pytest.raises(KeyError, match=r"median has not been registered"):
