@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
-import re
-import shutil
 from collections import deque
 from collections.abc import Callable, Sequence
-from logging import WARNING
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from fasttrain.core.checkpoint import (
-    POINTER,
-    CheckpointError,
-    FolderLock,
-    Place,
-    Writer,
-    is_url,
-    place_of,
-    remove_leftovers,
+from fasttrain.core.checkpoint import CheckpointError, Writer
+from fasttrain.dist import get_world_size, is_main_process
+from fasttrain.hooks.best_checkpoint import (
+    best_file_name,
+    checked_metrics,
+    checked_names,
+    checked_published_keys,
+    score_of,
+    settled_rule,
 )
-from fasttrain.dist import is_main_process
+from fasttrain.hooks.checkpoint_folder import (
+    CheckpointFolder,
+    admit_step,
+    newest_steps,
+    storage_options,
+)
 from fasttrain.hooks.hook import Hook
 from fasttrain.hooks.publish import publish
-from fasttrain.hooks.score_rules import GREATER_KEYS, LESS_KEYS, RULES, infer_rule
-from fasttrain.logging import print_log
+from fasttrain.hooks.score_rules import GREATER_KEYS, LESS_KEYS, RULES
 from fasttrain.registry import HOOKS
 
 if TYPE_CHECKING:
     from fasttrain.runner import Runner
-
-_ILLEGAL_IN_NAMES = re.compile(r'[:*?"<>|/\\]')
 
 
 @HOOKS.register_module()
@@ -60,7 +56,10 @@ class CheckpointHook(Hook):
         backend_args: options of fsspec's file system.
         published_keys: entries of a checkpoint that a published copy, made after training, keeps.
         save_begin: epoch or iteration from which on to save.
-        async_save: write in the background while training goes on (after a copy into memory).
+        async_save: write in the background while training goes on (after a copy into memory). A
+            dict has the arguments of `core.checkpoint.Writer`: `max_in_flight` checkpoints may be
+            unfinished (1), and with `policy='skip'` a further one is left out instead of waiting;
+            best and last ones, and all of a distributed run, wait.
         kwargs: passed to `runner.save_checkpoint`.
     """
 
@@ -90,7 +89,7 @@ class CheckpointHook(Hook):
         backend_args: dict | None = None,
         published_keys: str | list[str] | None = None,
         save_begin: int = 0,
-        async_save: bool = True,
+        async_save: bool | dict = True,
         **kwargs: Any,
     ) -> None:
         self.interval = interval
@@ -102,90 +101,51 @@ class CheckpointHook(Hook):
         self.save_last = save_last
         self.async_save = async_save
         self.args = kwargs
-        _check_backend(file_client_args, backend_args)
+        self._options = storage_options(file_client_args, backend_args)
         self.file_client_args = file_client_args
         self.backend_args = backend_args
         default_tmpl = "epoch_{}.pth" if by_epoch else "iter_{}.pth"
         self.filename_tmpl = default_tmpl if filename_tmpl is None else filename_tmpl
-        self.greater_keys = _names(greater_keys, self._default_greater_keys, "greater_keys")
-        self.less_keys = _names(less_keys, self._default_less_keys, "less_keys")
-        self._init_save_best(save_best, rule)
-        self.published_keys = [published_keys] if isinstance(published_keys, str) else None
-        if isinstance(published_keys, Sequence) and not isinstance(published_keys, str):
-            self.published_keys = list(published_keys)
+        self.greater_keys = checked_names(greater_keys, self._default_greater_keys, "greater_keys")
+        self.less_keys = checked_names(less_keys, self._default_less_keys, "less_keys")
+        self.save_best, rules = checked_metrics(save_best, rule)
+        if self.save_best is not None:
+            self._init_rule(rules, self.save_best)
+            if len(self.key_indicators) == 1:
+                self.best_ckpt_path: str | None = None
+            else:
+                self.best_ckpt_path_dict: dict[str, str | None] = {}
+        self.published_keys = checked_published_keys(published_keys)
         self.last_ckpt: str | None = None
+        limits = Writer(**(async_save if isinstance(async_save, dict) else {}))
+        self._max_in_flight, self._skips = limits.max_in_flight, limits.policy == "skip"
         self._writer: Writer | None = None
-        self._lock: FolderLock | None = None
+        self._folder: CheckpointFolder | None = None
         if save_begin < 0:
             raise ValueError(f"save_begin should not be less than 0, but got {save_begin}")
         self.save_begin = save_begin
 
-    def _init_save_best(
-        self, save_best: str | list[str] | None, rule: str | list[str] | None
-    ) -> None:
-        assert save_best is None or _is_str_or_list(save_best), (
-            f'"save_best" should be a str or list of str or None, but got {type(save_best)}'
-        )
-        assert rule is None or _is_str_or_list(rule), (
-            f'"rule" should be a str or list of str or None, but got {type(rule)}'
-        )
-        self.save_best = [save_best] if isinstance(save_best, str) else save_best
-        if self.save_best is None:
-            return
-        if "auto" in self.save_best:
-            assert len(self.save_best) == 1, 'Only support one "auto" in "save_best" list.'
-        assert len(self.save_best) == len(set(self.save_best)), (
-            'Find duplicate element in "save_best".'
-        )
-        rules: list[str | None] = [rule] if rule is None or isinstance(rule, str) else [*rule]
-        if len(rules) == 1:
-            rules = rules * len(self.save_best)
-        assert len(rules) == len(self.save_best), (
-            'Number of "rule" must be 1 or the same as number of "save_best", '
-            f"but got {len(rules)}."
-        )
-        self._init_rule(rules, self.save_best)
-        if len(self.key_indicators) == 1:
-            self.best_ckpt_path: str | None = None
-        else:
-            self.best_ckpt_path_dict: dict[str, str | None] = {}
-
     def _init_rule(self, rules: Sequence[str | None], key_indicators: Sequence[str]) -> None:
         """Settle the rule of each metric, inferred from its name where none is given."""
-        settled = [self._settle(rule, key) for rule, key in zip(rules, key_indicators, strict=True)]
-        self.rules = settled
         self.key_indicators = list(key_indicators)
+        self.rules = [
+            settled_rule(rule, key, self.greater_keys, self.less_keys)
+            for rule, key in zip(rules, key_indicators, strict=True)
+        ]
         self.is_better_than = {
             key: self.rule_map[rule]
-            for key, rule in zip(key_indicators, settled, strict=True)
+            for key, rule in zip(key_indicators, self.rules, strict=True)
             if rule is not None
         }
 
-    def _settle(self, rule: str | None, key: str) -> str | None:
-        if rule is not None and rule not in self.rule_map:
-            raise KeyError(f"rule must be greater, less or None, but got {rule}.")
-        if rule is not None or key == "auto":
-            return rule
-        found = infer_rule(key, self.greater_keys, self.less_keys)
-        if found is None:
-            raise ValueError(
-                f"Cannot infer the rule for key {key}, thus a specific rule must be specified."
-            )
-        return found
-
     def before_train(self, runner: Runner) -> None:
         """Settle the folder, and take up what an earlier run kept."""
-        work_dir = str(runner.work_dir).rstrip("/")
-        if self.out_dir is None:
-            self.out_dir = str(runner.work_dir)
-        else:
-            out_dir = str(self.out_dir)
-            self.out_dir = self._place(out_dir).join_path(out_dir, os.path.basename(work_dir))
-        self.file_backend = self.file_client = self._place(self.out_dir)
-        if is_main_process() and not is_url(self.out_dir):
-            self._lock = FolderLock(self.out_dir)
-            for path in remove_leftovers(self.out_dir):
-                runner.logger.warning(f"Removed {path}, left by a save that was killed")
+        work_dir = str(runner.work_dir)
+        self._folder = folder = CheckpointFolder(
+            work_dir, self.out_dir, self._options, runner.logger
+        )
+        self.out_dir = folder.path
+        self.file_backend = self.file_client = folder.place
         runner.logger.info(f"Checkpoints will be saved to {self.out_dir}.")
         known = runner.message_hub.runtime_info
         if self.save_best is not None:
@@ -196,12 +156,12 @@ class CheckpointHook(Hook):
                     key: known.get(f"best_ckpt_{key}") for key in self.key_indicators
                 }
         if self.max_keep_ckpts > 0:
-            kept = list(known.get("keep_ckpt_ids", []))
-            surplus = max(len(kept) - self.max_keep_ckpts, 0)
+            steps = list(known.get("keep_ckpt_ids", []))
+            kept, surplus = newest_steps(steps, self.max_keep_ckpts)
+            self.keep_ckpt_ids: deque[int] = kept
             if is_main_process():
-                for step in kept[:surplus]:
-                    self._remove(self._path(self.filename_tmpl.format(step)))
-            self.keep_ckpt_ids: deque[int] = deque(kept[surplus:], self.max_keep_ckpts)
+                for step in surplus:
+                    folder.remove(folder.file(self.filename_tmpl.format(step)))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Save when the interval is over or training ends."""
@@ -265,9 +225,8 @@ class CheckpointHook(Hook):
             self._release()
 
     def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        if self._folder is not None:
+            self._folder.release()
 
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
         """Save a copy with the published keys alone; its name ends in the file's own hash."""
@@ -277,6 +236,12 @@ class CheckpointHook(Hook):
 
     def _save_checkpoint(self, runner: Runner) -> None:
         """Save the state after this epoch or iteration."""
+        if self._is_to_skip(runner):
+            runner.logger.warning(
+                "This checkpoint is skipped: an earlier one is still being written, and "
+                "`async_save` says policy='skip'."
+            )
+            return
         if self.by_epoch:
             step = runner.epoch + 1
             meta = dict(epoch=step, iter=runner.iter)
@@ -285,24 +250,30 @@ class CheckpointHook(Hook):
             meta = dict(epoch=runner.epoch, iter=step)
         self._save_checkpoint_with_step(runner, step, meta=meta)
 
+    def _is_to_skip(self, runner: Runner) -> bool:
+        """Whether to leave a save out; ranks, which do not see rank 0's writer, leave none out."""
+        if self._writer is None or not self._skips or get_world_size() > 1:
+            return False
+        is_last = self.is_last_train_epoch if self.by_epoch else self.is_last_train_iter
+        return self._writer.is_full and not is_last(runner)
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Save as the newest checkpoint; the oldest one goes once the new one is durable."""
+        folder = self._settled_folder()
         gone = None
         if self.max_keep_ckpts > 0:
-            if not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step:
-                if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                    gone = self._path(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
-                self.keep_ckpt_ids.append(step)
+            gone = admit_step(self.keep_ckpt_ids, step)
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
         filename = self.filename_tmpl.format(step)
-        self.last_ckpt = last = self._path(filename)
+        self.last_ckpt = last = folder.file(filename)
         runner.message_hub.update_info("last_ckpt", last)
-        pointer = os.path.join(runner.work_dir, POINTER)
 
         def finish() -> None:
-            place_of(pointer).put_text(last, pointer)
-            if gone is not None and gone != last:
-                self._remove(gone)
+            folder.point_at(last)
+            if gone is not None:
+                path = folder.file(self.filename_tmpl.format(gone))
+                if path != last:
+                    folder.remove(path)
 
         self._save(
             runner,
@@ -328,7 +299,7 @@ class CheckpointHook(Hook):
             self._init_rule(self.rules, [next(iter(metrics))])
         updated = False
         for key, rule in zip(self.key_indicators, self.rules, strict=True):
-            score = _score(metrics, key)
+            score = score_of(metrics, key)
             suffix = "" if len(self.key_indicators) == 1 else f"_{key}"
             best = runner.message_hub.runtime_info.get(f"best_score{suffix}")
             if best is None:
@@ -337,7 +308,7 @@ class CheckpointHook(Hook):
                 continue
             updated = True
             runner.message_hub.update_info(f"best_score{suffix}", score)
-            filename = f"best_{_ILLEGAL_IN_NAMES.sub('_', key)}_{self.filename_tmpl.format(step)}"
+            filename = best_file_name(key, self.filename_tmpl.format(step))
             self._save_best_file(runner, key, suffix, filename, meta)
             runner.logger.info(
                 f"The best checkpoint with {score:0.4f} {key} at {step} {unit} is saved to "
@@ -350,7 +321,8 @@ class CheckpointHook(Hook):
     def _save_best_file(
         self, runner: Runner, key: str, suffix: str, filename: str, meta: dict
     ) -> None:
-        path = self._path(filename)
+        folder = self._settled_folder()
+        path = folder.file(filename)
         if suffix:
             previous = self.best_ckpt_path_dict.get(key)
             self.best_ckpt_path_dict[key] = path
@@ -360,8 +332,8 @@ class CheckpointHook(Hook):
         runner.message_hub.update_info(f"best_ckpt{suffix}", path)
 
         def finish() -> None:
-            if previous and previous != path and self._place(previous).isfile(previous):
-                self._remove(previous)
+            if previous and previous != path and folder.holds(previous):
+                folder.remove(previous)
                 runner.logger.info(f"The previous best checkpoint {previous} is removed")
 
         self._save(
@@ -388,65 +360,22 @@ class CheckpointHook(Hook):
     ) -> None:
         """Let the runner save, then finish; in the background both when the runner offers it."""
         runner_save: Callable[..., None] = runner.save_checkpoint
-        if self.async_save and _takes_blocking(runner_save):
+        if self.async_save and takes_blocking(runner_save):
             if is_main_process():
                 self._writer = runner.checkpoint_writer
+                self._writer.configure(self._max_in_flight)
             runner_save(*args, **kwargs, blocking=False, on_saved=finish)
             return
         runner_save(*args, **kwargs)
         if is_main_process():
             finish()
 
-    def _place(self, path: str) -> Place:
-        return place_of(path, self.backend_args or self.file_client_args)
-
-    def _path(self, filename: str) -> str:
-        return self.file_backend.join_path(self.out_dir, filename)
-
-    def _remove(self, path: str) -> None:
-        if os.path.isdir(path):
-            shutil.rmtree(path)
-        else:
-            self._place(path).remove(path)
+    def _settled_folder(self) -> CheckpointFolder:
+        assert self._folder is not None, "before_train settles where checkpoints go"
+        return self._folder
 
 
-def _check_backend(file_client_args: dict | None, backend_args: dict | None) -> None:
-    if file_client_args is None:
-        return
-    print_log(
-        '"file_client_args" will be deprecated in future. Please use "backend_args" instead',
-        logger="current",
-        level=WARNING,
-    )
-    if backend_args is not None:
-        raise ValueError('"file_client_args" and "backend_args" cannot be set at the same time.')
-
-
-def _is_str_or_list(value: Any) -> bool:
-    is_list = isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value)
-    return isinstance(value, str) or is_list
-
-
-def _names(given: Sequence[str] | None, default: list[str], argument: str) -> Sequence[str]:
-    if given is None:
-        return default
-    if isinstance(given, str):
-        return (given,)
-    assert _is_str_or_list(list(given)), f"{argument} must be strings, got {given!r}"
-    return given
-
-
-def _score(metrics: dict[str, Any], key: str) -> Any:
-    if key not in metrics:
-        raise KeyError(
-            f"save_best wants the metric {key!r}, which this validation did not give; it gave "
-            f"{list(metrics)}"
-        )
-    score = metrics[key]
-    return score.item() if isinstance(score, Tensor) else score
-
-
-def _takes_blocking(method: Callable[..., Any]) -> bool:
+def takes_blocking(method: Callable[..., Any]) -> bool:
     """Whether a runner's `save_checkpoint` knows background saves (an override may not)."""
     try:
         return "blocking" in inspect.signature(method).parameters

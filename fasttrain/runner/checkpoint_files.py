@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from logging import WARNING
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from fasttrain.core.checkpoint import (
     read_pointer,
     save,
 )
+from fasttrain.hooks.checkpoint_folder import storage_options
 from fasttrain.logging import print_log
 
 
@@ -114,23 +114,6 @@ def no_pavi(name: str) -> str:
         f"Please install pavi to load checkpoint from modelcloud. The service behind {name!r} "
         "is not public; give a path or a URL"
     )
-
-
-def storage_options(
-    file_client_args: dict[str, Any] | None, backend_args: dict[str, Any] | None
-) -> dict[str, Any] | None:
-    """The one of the two arguments that is set; the first is the old name of the second."""
-    if file_client_args is not None:
-        print_log(
-            '"file_client_args" will be deprecated in future. Please use "backend_args" instead',
-            logger="current",
-            level=WARNING,
-        )
-        if backend_args is not None:
-            raise ValueError(
-                '"file_client_args" and "backend_args" cannot be set at the same time.'
-            )
-    return backend_args if file_client_args is None else file_client_args
 
 
 def find_intact_checkpoint(path: str) -> str | None:

@@ -1,6 +1,8 @@
 """When what is saved under which name, what goes, and in which order."""
 
+import copy
 import os
+import threading
 from collections import OrderedDict
 from types import SimpleNamespace
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from fasttrain.core.checkpoint import CheckpointError, Writer, load, save
+from fasttrain.core.checkpoint import writer as writer_module
 from fasttrain.hooks import CheckpointHook
 
 
@@ -243,6 +246,52 @@ def test_an_error_in_the_background_comes_up_at_the_next_iteration(tmp_path, mon
     hook.on_exception(runner)
 
 
+class Gate:
+    """Holds the writer's thread until it is opened."""
+
+    def __init__(self, monkeypatch):
+        self.event = threading.Event()
+        write = writer_module._write
+
+        def held(job):
+            assert self.event.wait(60)
+            return write(job)
+
+        monkeypatch.setattr(writer_module, "_write", held)
+
+
+def test_a_busy_writer_is_passed_over_when_told_so(tmp_path, monkeypatch):
+    gate = Gate(monkeypatch)
+    runner = AsyncRunner(tmp_path)
+    hook = started(runner, interval=1, max_keep_ckpts=2, async_save={"policy": "skip"})
+    for runner.epoch in range(3):
+        hook.after_train_epoch(runner)
+    assert runner.message_hub.runtime_info["keep_ckpt_ids"] == [1]
+    assert hook.last_ckpt == str(tmp_path / "epoch_1.pth")
+    skipped = [line for line in runner.lines if line.startswith("This checkpoint is skipped")]
+    assert len(skipped) == 2
+    gate.event.set()
+    runner.epoch = 3  # the last one is never left out
+    hook.after_train_epoch(runner)
+    hook.after_train(runner)
+    assert files(tmp_path) == ["epoch_1.pth", "epoch_4.pth", "last_checkpoint"]
+
+
+def test_several_saves_may_be_under_way(tmp_path, monkeypatch):
+    gate = Gate(monkeypatch)
+    runner = AsyncRunner(tmp_path)
+    hook = started(runner, interval=1, async_save={"max_in_flight": 3})
+    run_epochs(hook, runner, 3)
+    assert runner.checkpoint_writer.in_flight == 3
+    gate.event.set()
+    hook.after_train(runner)
+    assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "epoch_3.pth")
+
+
+def test_a_hook_can_be_copied():
+    assert copy.deepcopy(CheckpointHook(interval=3)).interval == 3
+
+
 def test_runners_that_know_no_background_save_in_the_foreground(runner, tmp_path):
     hook = started(runner, interval=1, async_save=True)
     run_epochs(hook, runner, 1)
@@ -263,6 +312,12 @@ def test_runners_that_know_no_background_save_in_the_foreground(runner, tmp_path
             AssertionError,
             'must be 1 or the same as number of "save_best", but got 3',
         ),
+        ({"save_best": ("acc",)}, AssertionError, "should be a str or list of str or None"),
+        ({"greater_keys": 1}, AssertionError, "greater_keys must be a str or a sequence of str"),
+        ({"less_keys": [1]}, AssertionError, "less_keys must be a str or a sequence of str"),
+        ({"published_keys": 3}, TypeError, '"published_keys" should be a str or a sequence of str'),
+        ({"async_save": {"policy": "drop"}}, ValueError, "policy must be 'wait' or 'skip'"),
+        ({"async_save": {"max_in_flight": 0}}, ValueError, "max_in_flight must be >= 1, got 0"),
         ({"save_begin": -1}, ValueError, "save_begin should not be less than 0, but got -1"),
         (
             {"file_client_args": {}, "backend_args": {}},

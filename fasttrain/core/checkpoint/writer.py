@@ -49,12 +49,7 @@ class Writer:
     """
 
     def __init__(self, max_in_flight: int = 1, policy: Literal["wait", "skip"] = "wait") -> None:
-        if max_in_flight < 1:
-            raise ValueError(f"max_in_flight must be >= 1, got {max_in_flight}")
-        if policy not in ("wait", "skip"):
-            raise ValueError(f"policy must be 'wait' or 'skip', got {policy!r}")
-        self.max_in_flight = max_in_flight
-        self.policy = policy
+        self.configure(max_in_flight, policy)
         self._changed = threading.Condition()
         self._jobs: deque[_Job] = deque()
         self._in_flight = 0
@@ -64,6 +59,21 @@ class Writer:
         self._spare: MappedFile | None = None
         self._free: list[HostBuffer] = []
         self._buffers: list[HostBuffer] = []
+        self._reported_bytes = 0
+
+    def configure(self, max_in_flight: int = 1, policy: Literal["wait", "skip"] = "wait") -> None:
+        """Change the limit and the policy for the saves to come."""
+        if max_in_flight < 1:
+            raise ValueError(f"max_in_flight must be >= 1, got {max_in_flight}")
+        if policy not in ("wait", "skip"):
+            raise ValueError(f"policy must be 'wait' or 'skip', got {policy!r}")
+        self.max_in_flight = max_in_flight
+        self.policy = policy
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a further save would wait or be skipped."""
+        return self._in_flight >= self.max_in_flight
 
     @property
     def in_flight(self) -> int:
@@ -110,6 +120,7 @@ class Writer:
                 self._in_flight -= 1
                 self._changed.notify_all()
             raise
+        self._report_memory()
         with self._changed:
             self._jobs.append(job)
             if not self._is_running:
@@ -151,6 +162,15 @@ class Writer:
                 if self._spare is not None:
                     self._spare.discard()
                     self._spare = None
+
+    def _report_memory(self) -> None:
+        """Log the host memory that is held when it has grown."""
+        held = self.buffer_bytes
+        if held > self._reported_bytes:
+            self._reported_bytes = held
+            _logger.info(
+                "%.1f MiB of host memory are held for checkpoints in the background", held / 2**20
+            )
 
     def _take_place(self, name: str) -> bool:
         with self._changed:
