@@ -76,7 +76,7 @@ class EarlyStoppingHook(Hook):
                 f"Stopping threshold reached: `{self.monitor}` = {current_score} is "
                 f"{self.rule} than {self.stopping_threshold}."
             )
-        if better(current_score, self.best_score + self.min_delta):
+        if better(current_score - self.min_delta, self.best_score):
             self.best_score = current_score
             self.wait_count = 0
             return False, ""
