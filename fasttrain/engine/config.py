@@ -14,6 +14,7 @@ import yaml
 
 BASE_KEY = "_BASE_"
 _FROZEN = "__frozen__"
+_NEW_ALLOWED = "__new_allowed__"
 
 
 class CfgNode(dict):
@@ -23,11 +24,15 @@ class CfgNode(dict):
 
     Args:
         init_dict: the first content; copied.
+        new_allowed: let merging add keys to this node.
     """
 
-    def __init__(self, init_dict: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, init_dict: Mapping[str, Any] | None = None, *, new_allowed: bool = False
+    ) -> None:
         super().__init__()
         self.__dict__[_FROZEN] = False
+        self.__dict__[_NEW_ALLOWED] = new_allowed
         for key, value in (init_dict or {}).items():
             self[key] = value
 
@@ -80,6 +85,17 @@ class CfgNode(dict):
     def is_frozen(self) -> bool:
         return bool(self.__dict__[_FROZEN])
 
+    def is_new_allowed(self) -> bool:
+        """Whether merging may add keys to this node."""
+        return bool(self.__dict__[_NEW_ALLOWED])
+
+    def set_new_allowed(self, is_new_allowed: bool) -> None:
+        """Let merging add keys, here and below, or not."""
+        self.__dict__[_NEW_ALLOWED] = is_new_allowed
+        for value in self.values():
+            if isinstance(value, CfgNode):
+                value.set_new_allowed(is_new_allowed)
+
     def _set_frozen(self, frozen: bool) -> None:
         self.__dict__[_FROZEN] = frozen
         for value in self.values():
@@ -91,12 +107,14 @@ class CfgNode(dict):
         return copy.deepcopy(self)
 
     def __deepcopy__(self, memo: dict) -> CfgNode:
-        new = type(self)({key: copy.deepcopy(value, memo) for key, value in self.items()})
-        new._set_frozen(self.is_frozen())
-        return new
+        copied = {key: copy.deepcopy(value, memo) for key, value in self.items()}
+        return _rebuild(type(self), copied, self.is_frozen(), self.is_new_allowed())
 
     def __reduce__(self) -> Any:
-        return _rebuild, (type(self), dict(self), self.is_frozen())
+        return _rebuild, (type(self), dict(self), self.is_frozen(), self.is_new_allowed())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({super().__repr__()})"
 
     def dump(self, **kwargs: Any) -> str:
         """YAML text that `merge_from_file` reads back."""
@@ -136,6 +154,9 @@ class CfgNode(dict):
         for key, value in other.items():
             full = f"{path}{key}"
             if key not in self:
+                if self.is_new_allowed():
+                    self[key] = copy.deepcopy(value)
+                    continue
                 raise KeyError(f"Non-existent config key: {full}{_hint(key, self)}")
             old = self[key]
             if isinstance(old, CfgNode):
@@ -146,8 +167,8 @@ class CfgNode(dict):
                 self[key] = _matching(copy.deepcopy(value), old, full)
 
 
-def _rebuild(cls: type[CfgNode], content: dict, frozen: bool) -> CfgNode:
-    node = cls(content)
+def _rebuild(cls: type[CfgNode], content: dict, frozen: bool, new_allowed: bool = False) -> CfgNode:
+    node = cls(content, new_allowed=new_allowed)
     node._set_frozen(frozen)
     return node
 
@@ -178,18 +199,21 @@ def _literal(value: Any) -> Any:
 
 
 def _matching(value: Any, old: Any, name: str) -> Any:
-    """`value` in the type of `old`: lists and tuples, and int for float, go into each other."""
+    """`value` in the type of `old`: lists and tuples, and int for float, go into each other.
+
+    A string stands for the Python literal that it holds, where `old` is no string: YAML has no form
+    for tuples, and reads 1e-4 as a string.
+    """
     if old is None or value is None or type(value) is type(old):
         return value
+    if isinstance(value, str):
+        value = _literal(value)
+        if type(value) is type(old):
+            return value
     if isinstance(old, list | tuple) and isinstance(value, list | tuple):
         return type(old)(value)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(old, float) and isinstance(value, str):  # YAML reads 1e-4 as a string
-        try:
-            return float(value)
-        except ValueError:
-            pass
     if isinstance(old, bool) != isinstance(value, bool) or not isinstance(value, type(old)):
         raise ValueError(
             f"{name} must be of type {type(old).__name__}, got {value!r} ({type(value).__name__})"

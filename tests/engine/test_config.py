@@ -84,6 +84,34 @@ def test_files_stand_on_bases(tmp_path: Path) -> None:
     assert again == cfg
 
 
+def test_strings_in_files_are_literals_where_no_string_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "LR_SCHEDULER:\n  STEPS: (30, 40)\n  NAME: '7'\nSOLVER:\n  BETAS: (0.8, 0.9)\n  EPS: 1e-4\n"
+    )
+    cfg = get_cfg()
+    cfg.merge_from_file(tmp_path / "a.yaml")
+    assert (cfg.LR_SCHEDULER.STEPS, cfg.LR_SCHEDULER.NAME) == ((30, 40), "7")
+    assert (cfg.SOLVER.BETAS, cfg.SOLVER.EPS) == ([0.8, 0.9], 1e-4)
+    (tmp_path / "b.yaml").write_text("LR_SCHEDULER: {STEPS: 30 and 40}\n")
+    with pytest.raises(ValueError, match=r"STEPS must be of type tuple, got '30 and 40' \(str\)"):
+        cfg.merge_from_file(tmp_path / "b.yaml")
+
+
+def test_a_node_may_take_new_keys() -> None:
+    cfg = CfgNode({"A": CfgNode({"B": 1}, new_allowed=True)})
+    extra = {"A": {"C": {"D": [2]}}}
+    cfg.merge_from_other_cfg(extra)
+    assert cfg.A.C.D == [2] and cfg.A.C.D is not extra["A"]["C"]["D"]
+    with pytest.raises(KeyError, match="Non-existent config key: E"):
+        cfg.merge_from_other_cfg({"E": 1})
+    for twin in (cfg.clone(), pickle.loads(pickle.dumps(cfg))):
+        assert twin.A.is_new_allowed() and not twin.is_new_allowed()
+    cfg.set_new_allowed(False)
+    with pytest.raises(KeyError, match=r"Non-existent config key: A\.E"):
+        cfg.merge_from_list(["A.E", 1])
+    assert repr(CfgNode({"A": {"B": 1}})) == "CfgNode({'A': CfgNode({'B': 1})})"
+
+
 def test_bad_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("_BASE_: b.yaml\n")
     (tmp_path / "b.yaml").write_text("_BASE_: a.yaml\n")

@@ -31,6 +31,20 @@ def test_bad_arguments(kwargs: dict, text: str) -> None:
         launch(print, 2, **kwargs)
 
 
+def test_a_file_between_machines_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    urls: list[str] = []
+    monkeypatch.setattr(
+        torch.multiprocessing, "start_processes", lambda *a, args, **k: urls.append(args[4])
+    )
+    launch(print, 1, 2, dist_url="file:///shared/store")
+    assert "file:// is not a reliable dist_url between machines" in caplog.text
+    caplog.clear()
+    launch(print, 2, dist_url="file:///shared/store")
+    assert urls == ["file:///shared/store"] * 2 and caplog.text == ""
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match="num_gpus_per_machine=3, but this machine has 2 GPUs"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -375,7 +376,9 @@ def test_amp_trainer_autocasts_trains_and_resumes(dtype: torch.dtype) -> None:
 def test_iteration_timer_counts_only_the_step(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     trainer = Counting()
-    trainer.register_hooks([IterationTimer(warmup_iter=2)])
+    slow = CallbackHook(after_step=lambda trainer: time.sleep(0.1))
+    trainer.register_hooks([IterationTimer(warmup_iter=2), slow])
     trainer.train(0, 5)
+    assert trainer.storage.history("time").median(5) < 0.05
     assert [i for _, i in trainer.storage.history("time").values()] == [1, 2, 3, 4]
     assert "Overall training speed: 4 iterations" in caplog.text
