@@ -215,9 +215,9 @@ class PendingQueue:
 
     def flush(self) -> None:
         """Bring everything into the series (sync point when a device scalar waits)."""
-        if self.busy and not self._telling:
-            with self.lock:
-                if self._waiting:
+        if self.busy:
+            with self.lock:  # the thread that has it and is telling sees the moment that it tells
+                if self._waiting and not self._telling:
                     self.begin()
                 self.finish_up_to(None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from array import array
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -42,9 +43,13 @@ def _number(name: str, value: Any) -> float:
 
 
 class ArrayRing:
-    """The ring in plain Python, for a tree without the compiled module."""
+    """The ring in plain Python, for a tree without the compiled module.
+
+    As the compiled one, several threads may use it at once.
+    """
 
     def __init__(self, max_length: int = 1_000_000) -> None:
+        self._lock = threading.RLock()
         self.reset(max_length)
 
     def __len__(self) -> int:
@@ -64,16 +69,17 @@ class ArrayRing:
     def append(self, value: float, count: float = 1.0, /) -> None:
         """Put a pair at the end; the oldest falls out when the ring is full."""
         number, weight = _number("value", value), _number("count", count)
-        if self.integral and (isinstance(value, float) or abs(value) > MAX_WHOLE):
-            self.integral = False
-        if len(self._values) < self.max_length:
-            self._values.append(number)
-            self._counts.append(weight)
-        else:
-            self._values[self._head] = number
-            self._counts[self._head] = weight
-            self._head = (self._head + 1) % self.max_length
-        self.total += 1
+        with self._lock:
+            if self.integral and (isinstance(value, float) or abs(value) > MAX_WHOLE):
+                self.integral = False
+            if len(self._values) < self.max_length:
+                self._values.append(number)
+                self._counts.append(weight)
+            else:
+                self._values[self._head] = number
+                self._counts[self._head] = weight
+                self._head = (self._head + 1) % self.max_length
+            self.total += 1
 
     def extend(self, values: Any, counts: Any, /) -> None:
         """Put float64 vectors at the end."""
@@ -84,12 +90,13 @@ class ArrayRing:
             raise ValueError(
                 f"expected as many counts as values, got {len(counts)} and {len(values)}"
             )
-        total, size = self.total + len(values), len(self)
-        for name, added in (("_values", values), ("_counts", counts)):
-            kept = array("d", self._last(getattr(self, name), size))
-            kept.frombytes(bytes(memoryview(added[-self.max_length :])))
-            setattr(self, name, kept[-self.max_length :])
-        self._head, self.total = 0, total
+        with self._lock:
+            total, size = self.total + len(values), len(self)
+            for name, added in (("_values", values), ("_counts", counts)):
+                kept = array("d", self._last(getattr(self, name), size))
+                kept.frombytes(bytes(memoryview(added[-self.max_length :])))
+                setattr(self, name, kept[-self.max_length :])
+            self._head, self.total = 0, total
 
     def _last(self, stored: array[float], size: int) -> bytearray:
         joined = stored[self._head :] + stored[: self._head]
@@ -99,8 +106,9 @@ class ArrayRing:
         """The bytes of the last values and counts, float64, oldest first."""
         if size < 0:
             raise ValueError(f"size must be >= 0, got {size}")
-        size = min(size, len(self))
-        return self._last(self._values, size), self._last(self._counts, size)
+        with self._lock:
+            size = min(size, len(self))
+            return self._last(self._values, size), self._last(self._counts, size)
 
     def sums(self, size: int, /) -> tuple[float, float]:
         """Sums of the last values and of their counts, pairwise."""
@@ -109,9 +117,10 @@ class ArrayRing:
 
     def last(self) -> float:
         """The newest value."""
-        if not self._values:
-            raise ValueError("the series is empty")
-        return self._values[self._head - 1]
+        with self._lock:
+            if not self._values:
+                raise ValueError("the series is empty")
+            return self._values[self._head - 1]
 
     def median(self, size: int, /) -> float:
         """The median of the last values; NaN when one of them is."""
@@ -127,11 +136,12 @@ class ArrayRing:
         Returns:
             the newest value and its count, the median, and how many they are.
         """
-        last, size, n = self.last(), len(self), 1
-        newest = self._counts[self._head - 1]
-        while n < size and self._counts[self._head - 1 - n] > newest - span:
-            n += 1
-        return last, newest, self.median(n), n
+        with self._lock:
+            last, size, n = self.last(), len(self), 1
+            newest = self._counts[self._head - 1]
+            while n < size and self._counts[self._head - 1 - n] > newest - span:
+                n += 1
+            return last, newest, self.median(n), n
 
 
 def _put_scalars(

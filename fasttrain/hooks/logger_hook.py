@@ -110,6 +110,7 @@ class LoggerHook(Hook):
         self._under_way: PendingFlush | None = None
         self._guarded: weakref.ref | None = None  # the hub whose lines are written at exit
         self._warned: set[str] = set()
+        self._fault: str | None = None  # why the run shall stop
 
     def before_run(self, runner: Runner) -> None:
         """Settle where the logs go, and record the config with the writers."""
@@ -150,14 +151,16 @@ class LoggerHook(Hook):
     def _log_train(self, runner: Runner, batch_idx: int) -> None:
         """Write the line, or begin to fetch its numbers when some are on a device."""
         hub = runner.message_hub
+        self._finish()
         if hub.pending is not True:
             self._write_train(runner, batch_idx)
+            self._stop_if_due()
             return
-        self._finish()
         self._guard_exit(hub)
         moment: Any = Moment(runner)
         flush = hub.begin_flush(lambda: self._write_train(moment, batch_idx))
         self._under_way = None if flush.done else flush
+        self._stop_if_due()
 
     def _write_train(self, runner: Runner, batch_idx: int) -> None:
         tag, line = runner.log_processor.get_log_after_iter(runner, batch_idx, "train")
@@ -167,16 +170,33 @@ class LoggerHook(Hook):
             self._check_losses(runner)
 
     def _finish(self) -> None:
-        """Write the line that is under way, if there is one (sync point)."""
+        """Write the line that is under way, if there is one (sync point).
+
+        Whoever reads the hub may have written it, in any thread; what it showed counts here.
+        """
         if self._under_way is not None:
             under_way, self._under_way = self._under_way, None
             under_way.finish()
+        self._stop_if_due()
+
+    def _stop_if_due(self) -> None:
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise FloatingPointError(fault)
 
     def _guard_exit(self, hub: Any) -> None:
         """Have the lines under way written when the process ends, however it does."""
         if self._guarded is None or self._guarded() is not hub:
             self._guarded = weakref.ref(hub)
             atexit.register(_flush_quietly, self._guarded)
+
+    def before_val(self, runner: Runner) -> None:
+        """Write what is under way; stop the run if that showed why."""
+        self._finish()
+
+    def after_train(self, runner: Runner) -> None:
+        """Write what is under way; stop the run if that showed why."""
+        self._finish()
 
     def on_exception(self, runner: Runner) -> None:
         """Write what is under way before the run ends early."""
@@ -187,7 +207,7 @@ class LoggerHook(Hook):
         store = runner.message_hub.store
         names = [
             name
-            for name in store.nonfinite
+            for name in list(store.nonfinite)
             if "loss" in name and name.startswith("train/") and name not in self._warned
         ]
         if not names:
@@ -199,11 +219,12 @@ class LoggerHook(Hook):
         )
         text = f"non-finite training loss: {which}"
         if self.detect_anomaly == "stop":
-            raise FloatingPointError(
+            self._fault = (
                 f"{text}. Lower the learning rate, clip gradients or look at the data; "
                 "detect_anomaly='warn' of the LoggerHook goes on."
             )
-        runner.logger.warning(text)
+        else:
+            runner.logger.warning(text)
 
     def after_val_iter(
         self,

@@ -257,11 +257,11 @@ class MessageHub(ManagerMixin):
         self._store.settle()
         scalars: OrderedDict[str, HistoryBuffer] = OrderedDict()
         info: OrderedDict[str, Any] = OrderedDict()
-        for key, buffer in self._buffers.items():
+        for key, buffer in list(self._buffers.items()):  # other threads may put in new names
             if self._resumed_keys.get(key, False):
                 scalars[key] = HistoryBuffer()
                 scalars[key].load_state_dict(buffer.state_dict(limit))
-        for key, value in self._runtime_info.items():
+        for key, value in list(self._runtime_info.items()):
             if self._resumed_keys.get(key, False):
                 info[key] = _copied(key, value)
         return {

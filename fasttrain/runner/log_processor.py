@@ -187,7 +187,7 @@ class LogProcessor:
         buffers = runner.message_hub.log_scalars
         tag: OrderedDict[str, Any] = OrderedDict()
         smoothed, window_size = self._smoothed, self.window_size
-        for full_name, buffer in buffers.items():
+        for full_name, buffer in list(buffers.items()):  # other threads may put in names
             if not full_name.startswith(prefix):
                 continue
             smooth = smoothed.get(full_name)
@@ -208,7 +208,7 @@ class LogProcessor:
         """Name -> note of a mode that is no scalar."""
         return OrderedDict(
             (name if self.log_with_hierarchy else self._remove_prefix(name, f"{mode}/"), value)
-            for name, value in runner.message_hub.runtime_info.items()
+            for name, value in list(runner.message_hub.runtime_info.items())
             if name.startswith(f"{mode}/")
         )
 

@@ -2,6 +2,7 @@ import gc
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,6 +233,23 @@ def test_a_nonfinite_loss_may_stop_the_run(on_device: bool) -> None:
     with pytest.raises(FloatingPointError, match=r"loss \(last in iteration 3\). Lower the"):
         run(runner, hook, range(20), nan_at(2), on_device)
     assert runner.iter == (9 if on_device else 4), "noticed within one log period"
+
+
+@pytest.mark.parametrize("stage", ["after_train_iter", "before_val", "after_train"])
+def test_a_reader_is_not_the_one_who_stops_the_run(stage: str) -> None:
+    runner = make_runner(reader=SlowReader())
+    hook = LoggerHook(interval=5, detect_anomaly="stop")
+    run(runner, hook, range(6), nan_at(2), on_device=True)
+    seen: list[int] = []
+    reading = threading.Thread(
+        target=lambda: seen.append(len(runner.message_hub.get_scalar("train/loss").data[0]))
+    )
+    reading.start()
+    reading.join()
+    assert seen == [6] and len(runner.written.lines) == 1
+    with pytest.raises(FloatingPointError, match=r"loss \(last in iteration 3\)"):
+        getattr(hook, stage)(runner, *([6] if stage == "after_train_iter" else []))
+    hook.on_exception(runner)
 
 
 def test_other_scalars_may_be_infinite() -> None:
