@@ -18,6 +18,7 @@ LAYERS = {
     "utils": 3,
     "registry": 3,
     "config": 3,
+    "device": 3,
     **dict.fromkeys(MMENGINE_FACE, 4),
     "engine": 4,
     "bridge": 5,

@@ -28,9 +28,10 @@ from .misc import (
     to_ntuple,
     tuple_cast,
 )
-from .package_utils import call_command, get_installed_path, is_installed
+from .package_utils import call_command, get_installed_path, install_package, is_installed
 from .path import check_file_exist, fopen, is_abs, is_filepath, mkdir_or_exist, scandir, symlink
 from .progressbar import ProgressBar, track_iter_progress, track_parallel_progress, track_progress
+from .progressbar_rich import track_progress_rich
 from .timer import Timer, TimerError, check_time
 from .version_utils import digit_version, get_git_hash
 
@@ -55,6 +56,7 @@ __all__ = [
     "get_object_from_string",
     "has_method",
     "import_modules_from_strings",
+    "install_package",
     "is_abs",
     "is_filepath",
     "is_installed",
@@ -79,5 +81,6 @@ __all__ = [
     "track_iter_progress",
     "track_parallel_progress",
     "track_progress",
+    "track_progress_rich",
     "tuple_cast",
 ]

@@ -7,6 +7,7 @@ import importlib
 import logging
 import re
 import shutil
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -74,8 +75,14 @@ def deprecated_function(
                 logger.warning("'%s' is deprecated in version %s and %s", name, since, notice)
             return function(*args, **kwargs)
 
-        directive = f".. deprecated:: {since}\n    Deprecated and {notice}"
-        wrapper.__doc__ = f"{directive}\n\n    {function.__doc__ or ''}"
+        directive = (
+            f".. deprecated:: {since}\n"
+            f"    Deprecated and will be removed in version {removed_in}.\n"
+            f"    Please {instructions}."
+        )
+        first, newline, rest = (function.__doc__ or "").partition("\n")
+        body = textwrap.indent(first + newline + textwrap.dedent(rest), " " * 4)
+        wrapper.__doc__ = f"{directive}\n\n\n{body}"
         return wrapper
 
     return decorate
@@ -91,7 +98,10 @@ def check_prerequisites(
     checker: Callable[[str], bool],
     msg_tmpl: str = _MISSING_TEMPLATE,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator that refuses the call of a function while something it needs is missing."""
+    """A decorator that refuses the call of a function while something it needs is missing.
+
+    What is missing is printed, too: the callers of such functions often catch all errors.
+    """
     needed = [prerequisites] if isinstance(prerequisites, str) else prerequisites
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,7 +109,9 @@ def check_prerequisites(
         def checked(*args: Any, **kwargs: Any) -> Any:
             missing = [item for item in needed if not checker(item)]
             if missing:
-                raise RuntimeError(msg_tmpl.format(", ".join(missing), function.__name__))
+                message = msg_tmpl.format(", ".join(missing), function.__name__)
+                print(message)
+                raise RuntimeError(message)
             return function(*args, **kwargs)
 
         return checked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import copy
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -32,7 +33,9 @@ def is_str(x: Any) -> bool:
 
 def is_seq_of(seq: Any, expected_type: type | tuple[type, ...], seq_type: Any = None) -> bool:
     """Whether `seq` is a sequence, of class `seq_type` if given, of items of the expected type."""
-    if not isinstance(seq, seq_type or collections.abc.Sequence):
+    kind: Any = collections.abc.Sequence if seq_type is None else seq_type
+    assert isinstance(kind, type | tuple), f"seq_type must be a class, got {seq_type!r}"
+    if not isinstance(seq, kind):
         return False
     return all(isinstance(item, expected_type) for item in seq)
 
@@ -115,7 +118,10 @@ def map_sequence(visit: Callable[[Any], Any], value: Any) -> Any:
 def apply_to(data: Any, expr: Callable[[Any], bool], apply_func: Callable[[Any], Any]) -> Any:
     """Apply a function to the items of nested dicts, lists and tuples that `expr` holds for."""
     if isinstance(data, dict):
-        return {key: apply_to(value, expr, apply_func) for key, value in data.items()}
+        applied = copy.copy(data)  # keeps the class
+        for key, value in data.items():
+            applied[key] = apply_to(value, expr, apply_func)
+        return applied
     if isinstance(data, list | tuple):
         return map_sequence(lambda item: apply_to(item, expr, apply_func), data)
     return apply_func(data) if expr(data) else data

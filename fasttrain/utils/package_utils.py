@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os.path as osp
 import subprocess
+import sys
 
 # Import name, which is also the registry scope, of the OpenMMLab projects -> what to install.
 _OF_ONE_NAME = (
@@ -54,10 +55,32 @@ def get_installed_path(package: str) -> str:
 def _import_names(distribution: str) -> list[str]:
     """The top-level packages that a distribution, such as mmsegmentation, installs."""
     try:
-        text = importlib.metadata.distribution(distribution).read_text("top_level.txt")
+        found = importlib.metadata.distribution(distribution)
     except importlib.metadata.PackageNotFoundError:
         return []
-    return (text or "").split()
+    names = (found.read_text("top_level.txt") or "").split()
+    if not names:
+        files = found.files or []
+        names = [file.parts[0] for file in files if file.name == "__init__.py" and file.parent.name]
+    return sorted(dict.fromkeys(names), key=lambda name: name.startswith("_"))  # private ones last
+
+
+def package2module(package: str) -> str:
+    """The first top-level name that an installed package, such as PyYAML, is imported by.
+
+    Raises:
+        ValueError: it installs none.
+    """
+    names = _import_names(package)
+    if not names:
+        raise ValueError(f"can not infer the module name of {package}")
+    return names[0]
+
+
+def install_package(package: str) -> None:
+    """Install a package by pip, unless it is there."""
+    if not is_installed(package):
+        call_command([sys.executable, "-m", "pip", "install", package])
 
 
 def call_command(cmd: list[str]) -> None:

@@ -89,6 +89,17 @@ def _scan(
                 yield from _scan(entry.path, root, suffix, recursive, case_sensitive)
 
 
+def find_vcs_root(path: str, markers: tuple[str, ...] = (".git",)) -> str | None:
+    """The nearest folder, from `path` upwards, that holds one of the markers."""
+    folder = osp.dirname(path) if osp.isfile(path) else path
+    before = None
+    while folder != before:
+        if any(osp.exists(osp.join(folder, marker)) for marker in markers):
+            return folder
+        before, folder = folder, osp.dirname(folder)
+    return None
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file so that no half-written one is ever seen under its name.
 

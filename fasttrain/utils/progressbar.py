@@ -69,7 +69,8 @@ class ProgressBar:
             f"] {self.completed}/{self.task_num}, {rate:.1f} task/s, "
             f"elapsed: {int(elapsed_s + 0.5)}s, ETA: {eta_s:5}s"
         )
-        width = max(min(self.bar_width, self.terminal_width - len(text) - 2), 2)
+        at_most = min(self.terminal_width - len(text) - 2, int(self.terminal_width * 0.6))
+        width = max(min(self.bar_width, at_most), 2)
         filled = int(width * done)
         self._write(f"\r[{'>' * filled}{' ' * (width - filled)}{text}")
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 _VERSION = re.compile(
-    r"v?(?P<release>\d+(?:\.\d+)*)"
+    r"v?(?:\d+!)?(?P<release>\d+(?:\.\d+)*)"
     r"(?:[-_.]?(?P<phase>alpha|a|beta|b|preview|pre|c|rc|post|rev|r|dev)[-_.]?(?P<number>\d*))?"
     r"(?P<rest>(?:[-_.]?(?:post|dev)\d*)*)(?:\+[a-z0-9._-]+)?",
     re.IGNORECASE,
@@ -40,9 +40,10 @@ def digit_version(version_str: str, length: int = 4) -> tuple[int, ...]:
     Raises:
         ValueError: not a version.
     """
+    assert "parrots" not in str(version_str), f"{version_str!r} is no version that compares"
     match = _VERSION.fullmatch(version_str.strip()) if isinstance(version_str, str) else None
     if match is None:
-        raise ValueError(f"Invalid version: {version_str!r}; expected a text such as '2.6.0'")
+        raise _invalid_version(f"Invalid version: {version_str!r}; expected a text such as '2.6.0'")
     numbers = [int(number) for number in match["release"].split(".")][:length]
     numbers += [0] * (length - len(numbers))
     phase = (match["phase"] or "").lower()
@@ -50,6 +51,15 @@ def digit_version(version_str: str, length: int = 4) -> tuple[int, ...]:
         return (*numbers, 0, 0)
     number = 0 if phase == "dev" else int(match["number"] or 0)
     return (*numbers, _PHASES[phase], number)
+
+
+def _invalid_version(message: str) -> ValueError:
+    """The error that packaging has for this, where it is installed."""
+    try:
+        from packaging.version import InvalidVersion
+    except ImportError:
+        return ValueError(message)
+    return InvalidVersion(message)
 
 
 def get_git_hash(fallback: str = "unknown", digits: int | None = None) -> str:
@@ -61,9 +71,13 @@ def get_git_hash(fallback: str = "unknown", digits: int | None = None) -> str:
     """
     if digits is not None and not isinstance(digits, int):
         raise TypeError(f"digits must be None or an integer, but got {digits!r}")
-    command = ["git", "rev-parse", "HEAD"]
     try:
-        output = subprocess.run(command, capture_output=True, check=True, cwd=Path.cwd())
+        output = _minimal_ext_cmd(["git", "rev-parse", "HEAD"])
     except (OSError, subprocess.CalledProcessError):
         return fallback
-    return output.stdout.decode("ascii").strip()[:digits]
+    return output.decode("ascii").strip()[:digits]
+
+
+def _minimal_ext_cmd(cmd: list[str]) -> bytes:
+    """What a program writes; an exit status other than zero raises `CalledProcessError`."""
+    return subprocess.run(cmd, capture_output=True, check=True, cwd=Path.cwd()).stdout

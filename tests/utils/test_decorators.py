@@ -46,3 +46,31 @@ def test_requirements():
     with pytest.raises(RuntimeError, match='"not-a-program" are required in method "programs"'):
         programs()
     assert utils.requires_package("sys")(lambda: 1)() == 1
+
+
+def test_the_docstring_of_a_deprecated_function():
+    def run():
+        """Run.
+
+        Args:
+            none
+        """
+
+    run = utils.deprecated_function(since="0.1", removed_in="0.3", instructions="walk")(run)
+    assert run.__doc__ == (
+        ".. deprecated:: 0.1\n"
+        "    Deprecated and will be removed in version 0.3.\n"
+        "    Please walk.\n\n\n"
+        "    Run.\n\n"
+        "    Args:\n"
+        "        none\n"
+    )
+
+
+def test_what_is_missing_is_printed_too(capsys):
+    with pytest.raises(RuntimeError):
+        utils.requires_package("not_a_module")(len)([])
+    assert capsys.readouterr().out == (
+        'Prerequisites "not_a_module" are required in method "len" but not found, please install '
+        "them first.\n"
+    )

@@ -14,6 +14,15 @@ def test_kinds_of_sequences():
     assert not utils.is_seq_of(["a"], str, seq_type=tuple) and not utils.is_seq_of(1, int)
     assert utils.is_list_of([1], int) and not utils.is_list_of((1,), int)
     assert utils.is_tuple_of((1,), int) and not utils.is_tuple_of([1], int)
+    with pytest.raises(AssertionError, match="seq_type must be a class, got 'list'"):
+        utils.is_seq_of([], int, seq_type="list")
+
+
+def test_apply_to_keeps_the_classes_of_dicts():
+    data = collections.OrderedDict(a=1, b=collections.defaultdict(list, c=2))
+    applied = utils.apply_to(data, lambda item: isinstance(item, int), str)
+    assert type(applied) is collections.OrderedDict and applied["b"]["x"] == []
+    assert applied["a"] == "1" and applied["b"]["c"] == "2" and data["a"] == 1
 
 
 def test_casts():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fasttrain import utils
-from fasttrain.utils.path import write_text
+from fasttrain.utils.path import find_vcs_root, write_text
 
 
 def test_kinds_of_paths():
@@ -81,3 +81,13 @@ def test_write_text_to_a_remote_path():
 
     write_text("memory://folder/a.txt", "remote")
     assert fsspec.filesystem("memory").cat("/folder/a.txt") == b"remote"
+
+
+def test_find_vcs_root(tmp_path):
+    folder = tmp_path / "repo" / "a" / "b"
+    folder.mkdir(parents=True)
+    (tmp_path / "repo" / ".mark").mkdir()
+    (folder / "file").write_text("")
+    for path in (folder, folder / "file", tmp_path / "repo"):
+        assert find_vcs_root(str(path), (".no", ".mark")) == str(tmp_path / "repo")
+    assert find_vcs_root(str(folder), markers=(".no-such-marker",)) is None

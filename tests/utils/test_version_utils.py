@@ -1,6 +1,8 @@
 """Versions as numbers that compare."""
 
 import subprocess
+import sys
+import types
 
 import pytest
 
@@ -19,6 +21,7 @@ from fasttrain.utils import digit_version, get_git_hash
         ("2.0.dev1", (2, 0, 0, 0, -4, 0)),
         ("1.0.post2", (1, 0, 0, 0, 1, 2)),
         ("1.2.3.4.5", (1, 2, 3, 4, 0, 0)),
+        ("1!2.0", (2, 0, 0, 0, 0, 0)),
     ],
 )
 def test_digit_version(version, expected):
@@ -35,6 +38,18 @@ def test_digit_version_compares_as_versions_do():
 def test_not_a_version(version):
     with pytest.raises(ValueError, match=r"Invalid version: .*expected a text such"):
         digit_version(version)
+    with pytest.raises(AssertionError, match="'parrots' is no version"):
+        digit_version("parrots")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_error_is_of_the_class_that_packaging_has(monkeypatch, installed):
+    package = types.ModuleType("packaging.version")
+    package.InvalidVersion = type("InvalidVersion", (ValueError,), {})
+    monkeypatch.setitem(sys.modules, "packaging.version", package if installed else None)
+    with pytest.raises(ValueError, match="Invalid version") as caught:
+        digit_version("x")
+    assert caught.type is (package.InvalidVersion if installed else ValueError)
 
 
 def test_git_hash(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from fasttrain.version import __version__
+from fasttrain.utils.dl_utils.parrots_wrapper import (
+    _get_cuda_home,
+    get_build_config,
+    is_cuda_available,
+    is_rocm_pytorch,
+)
+from fasttrain.version import MMENGINE_VERSION, __version__
+
+__all__ = ["_get_cuda_home", "collect_env", "is_cuda_available", "is_rocm_pytorch"]
 
 
 def collect_env() -> OrderedDict[str, Any]:
@@ -25,20 +32,17 @@ def collect_env() -> OrderedDict[str, Any]:
     env["numpy_random_seed"] = int(np.random.get_state()[1][0])  # type: ignore[index]
     if env["CUDA available"]:
         env.update(_gpus())
-        env["CUDA_HOME"] = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+        env["CUDA_HOME"] = _get_cuda_home()
         env["NVCC"] = _last_line(["nvcc", "-V"])
     env["GCC"] = _first_line(["gcc", "--version"])
     env["PyTorch"] = torch.__version__
-    env["PyTorch compiling details"] = torch.__config__.show()
-    versions = {
-        "TorchVision": ("torchvision",),
-        "OpenCV": ("opencv-python", "opencv-python-headless"),
-    }
-    for name, distributions in versions.items():
-        version = _installed_version(distributions)
-        if version is not None:
-            env[name] = version
+    env["PyTorch compiling details"] = get_build_config()
+    torchvision = _installed_version(("torchvision",))
+    if torchvision is not None:
+        env["TorchVision"] = torchvision
+    env["OpenCV"] = _installed_version(("opencv-python", "opencv-python-headless")) or "n/a"
     env["fasttrain"] = __version__
+    env["MMEngine"] = f"{MMENGINE_VERSION} (API of fasttrain)"
     return env
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ __all__ = [
     "_ConvTransposeMixin",
     "_InstanceNorm",
     "_MaxPoolNd",
+    "_get_cuda_home",
+    "get_build_config",
     "is_cuda_available",
     "is_rocm_pytorch",
 ]
@@ -44,3 +47,15 @@ def is_rocm_pytorch() -> bool:
     """Whether torch was built for AMD's ROCm."""
     version: Any = getattr(torch.version, "hip", None)
     return version is not None
+
+
+def _get_cuda_home() -> str | None:
+    """The folder of the CUDA toolkit, or of ROCm, that extensions are compiled with."""
+    names = ("ROCM_HOME",) if is_rocm_pytorch() else ("CUDA_HOME", "CUDA_PATH")
+    from_environment = (os.environ.get(name) for name in names)
+    return next((home for home in from_environment if home), None)
+
+
+def get_build_config() -> str:
+    """How torch was compiled, in several lines."""
+    return str(torch.__config__.show())

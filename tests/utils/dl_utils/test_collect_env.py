@@ -14,7 +14,8 @@ def test_collect_env():
     assert list(env)[:4] == ["sys.platform", "Python", "CUDA available", "numpy_random_seed"]
     assert env["sys.platform"] == sys.platform and env["PyTorch"] == torch.__version__
     assert env["CUDA available"] is torch.cuda.is_available()
-    assert env["fasttrain"] == fasttrain.__version__
+    assert env["fasttrain"] == fasttrain.__version__ and env["MMEngine"].startswith("0.10.7")
+    assert env["PyTorch compiling details"] == torch.__config__.show() and "OpenCV" in env
     assert isinstance(env["numpy_random_seed"], int)
     assert all("\n" not in str(env[name]) for name in ("Python", "GCC"))
 
