@@ -379,11 +379,20 @@ void bind_optimizer(py::module_ &module) {
                    const py::gil_scoped_release release;
                    return gradient_sum(path, reinterpret_cast<void *>(grad), numel, type, threads);
                });
-    module.def("add_gradient", [](const std::string &path, uintptr_t sum, uintptr_t grad,
-                                  int64_t numel, Dtype type, bool first, int threads) {
+    // Adds a gradient to a float32 tensor; false when torch must, for layout, dtype or device.
+    module.def("add_gradient", [](const TensorAccess &access, const std::string &path,
+                                  const py::object &sum, const py::object &grad, bool first,
+                                  int threads) {
+        TensorView to, from;
+        access.read(sum.ptr(), to);
+        access.read(grad.ptr(), from);
+        if (!to.on_cpu || !from.on_cpu || !to.known_dtype || !from.known_dtype ||
+            to.dtype != Dtype::float32 || to.numel != from.numel || !to.same_layout(from))
+            return false;
         const py::gil_scoped_release release;
-        add_gradient(path, reinterpret_cast<float *>(sum), reinterpret_cast<void *>(grad), numel,
-                     type, first, threads);
+        add_gradient(path, static_cast<float *>(to.data), from.data, from.numel, from.dtype, first,
+                     threads);
+        return true;
     });
     module.def("cpu_paths", [] {
         py::list names;

@@ -51,7 +51,7 @@ TensorAccess::TensorAccess(py::object tensor_type, py::object increment_version,
       stride_(tensor_type.attr("stride")), size_(tensor_type.attr("size")),
       numel_(tensor_type.attr("numel")), increment_version_(std::move(increment_version)),
       grad_(tensor_type.attr("grad")), grad_name_("grad"), dtype_name_("dtype"),
-      api_(exchange ? exchange_of(tensor_type.ptr()) : nullptr) {
+      is_cpu_name_("is_cpu"), api_(exchange ? exchange_of(tensor_type.ptr()) : nullptr) {
     if (Py_TYPE(grad_.ptr()) == &PyGetSetDescr_Type)
         grad_field_ = reinterpret_cast<PyGetSetDescrObject *>(grad_.ptr())->d_getset;
     const py::module_ torch = py::module_::import("torch");
@@ -71,6 +71,7 @@ void TensorAccess::read(PyObject *tensor, TensorView &view) const {
         return read_by_methods(tensor, view);
     }
     view.data = static_cast<char *>(seen.data) + seen.byte_offset;
+    view.on_cpu = seen.on_cpu();
     find_dtype(seen, view);
     find_layout(seen, view);
 }
@@ -79,6 +80,7 @@ void TensorAccess::read_by_methods(PyObject *tensor, TensorView &view) const {
     view.data = reinterpret_cast<void *>(PyLong_AsSize_t(call_one(data_ptr_, tensor).ptr()));
     view.numel = call_one(numel_, tensor).cast<int64_t>();
     const py::object dtype = py::getattr(tensor, dtype_name_);
+    view.on_cpu = py::getattr(tensor, is_cpu_name_).ptr() == Py_True;
     view.known_dtype = false;
     for (const auto &[object, known] : dtypes_)
         if (object.is(dtype)) {
@@ -129,7 +131,7 @@ void bind_tensor(py::module_ &module) {
                  access.read(tensor.ptr(), view);
                  return py::make_tuple(reinterpret_cast<uintptr_t>(view.data), view.numel,
                                        view.known_dtype ? py::cast(int(view.dtype)) : py::none(),
-                                       view.contiguous, view.strides);
+                                       view.contiguous, view.strides, view.on_cpu);
              })
         .def("grad_of", [](const TensorAccess &access, const py::object &tensor) {
             return access.grad_of(tensor.ptr());

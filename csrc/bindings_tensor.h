@@ -17,6 +17,7 @@ struct TensorView {
     Dtype dtype = Dtype::float32;
     bool known_dtype = false; // one of Dtype's
     bool contiguous = false;
+    bool on_cpu = true;
     std::vector<int64_t> strides; // when not contiguous: of dimensions with more than one element
 
     bool same_layout(const TensorView &other) const {
@@ -57,7 +58,7 @@ class TensorAccess {
     const PyGetSetDef *grad_field_ = nullptr;
     pybind11::object parameter_type_;
     PyTypeObject *plain_types_[2];
-    pybind11::str grad_name_, dtype_name_;
+    pybind11::str grad_name_, dtype_name_, is_cpu_name_;
     std::vector<std::pair<pybind11::object, Dtype>> dtypes_;
     const DlExchange *api_ = nullptr;
 };

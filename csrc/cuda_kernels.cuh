@@ -215,6 +215,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
             ? update_segment<Rule, Layout::plain>(slot, rule, grad, segment, treatment, true)
         : layout == Layout::mixed
             ? update_segment<Rule, Layout::mixed>(slot, rule, grad, segment, treatment, true)
+        : layout == Layout::summed
+            ? update_segment<Rule, Layout::summed>(slot, rule, grad, segment, treatment, true)
             : update_segment<Rule, Layout::any>(slot, rule, grad, segment, treatment, wide);
     if constexpr (std::is_same_v<Rule, Lamb>) {
         sums = {reduce_block(NormKind::two, sums.param), reduce_block(NormKind::two, sums.update)};

@@ -12,10 +12,11 @@ constexpr int kThreads = 256;
 constexpr int kVector = 4; // elements per thread and turn: 16 bytes of float32
 constexpr int64_t kTurn = int64_t(kThreads) * kVector;
 
-// How a slot's arrays are stored; the two usual ways have code of their own.
+// How a slot's arrays are stored; the usual ways have code of their own.
 enum class Layout {
-    plain, // everything float32
-    mixed, // parameter and gradient bfloat16, master and states float32
+    plain,  // everything float32
+    mixed,  // parameter and gradient bfloat16, master and states float32
+    summed, // the same with gradients summed in float32
     any,
 };
 
@@ -57,16 +58,18 @@ __device__ Layout layout_of(const Slot &slot) {
     if (slot.param_type == Dtype::float32 && slot.grad_type == Dtype::float32 &&
         slot.master_kind == Master::none)
         return Layout::plain;
-    return slot.param_type == Dtype::bfloat16 && slot.grad_type == Dtype::bfloat16 &&
-                   slot.master_kind == Master::full
-               ? Layout::mixed
-               : Layout::any;
+    if (slot.param_type != Dtype::bfloat16 || slot.master_kind != Master::full)
+        return Layout::any;
+    return slot.grad_type == Dtype::bfloat16  ? Layout::mixed
+           : slot.grad_type == Dtype::float32 ? Layout::summed
+                                              : Layout::any;
 }
 
 // The same slot with what its layout says written as constants, for the compiler to see.
 template <Layout L> __device__ Slot with_layout(Slot slot) {
     if constexpr (L != Layout::any) {
-        slot.param_type = slot.grad_type = L == Layout::plain ? Dtype::float32 : Dtype::bfloat16;
+        slot.param_type = L == Layout::plain ? Dtype::float32 : Dtype::bfloat16;
+        slot.grad_type = L == Layout::mixed ? Dtype::bfloat16 : Dtype::float32;
         slot.state_type = Dtype::float32;
         slot.master_kind = L == Layout::plain ? Master::none : Master::full;
     }

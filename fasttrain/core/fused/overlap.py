@@ -19,6 +19,13 @@ class OverlapNorm:
     A sum counts only for the very gradient, unchanged, that it was taken of; otherwise the step
     reads the gradients itself.
 
+    Only on the CPU. On a GPU every gradient would take a launch of its own, about 2 us of the
+    device and 4 us of the host, in which 3 TB/s read 6 MB; a gradient of more than some 25 MB has
+    left the second-level cache by then and is read from memory once more. What remains are tensors
+    between 1.5 and 6 million elements: 25 MB take 8.3 us from memory, against 4.5 us from the cache
+    and the launch, 1.8 us saved of the 70 us that its whole update takes. The norm pass of a step
+    reads all gradients in one launch instead.
+
     Args:
         params: parameters that the native passes update.
     Raises:

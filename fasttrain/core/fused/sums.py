@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fasttrain import native
-from fasttrain.core.fused.layouts import DTYPE_NAMES, dense_like
+from fasttrain.core.fused.layouts import dense_like
 from fasttrain.core.fused.opaque import opaque
 from fasttrain.core.fused.options import LOW
 
@@ -21,26 +21,77 @@ def is_distributed() -> bool:
     return running and distributed.get_world_size() > 1
 
 
-def native_adder() -> Callable[[Tensor, Tensor, bool], None] | None:
-    """`add(total, grad, first)` in one pass over CPU memory; None without the compiled module."""
-    if not native.enabled():
-        return None
-    module, path = native.module(), native.cpu_path()
-    dtypes = {dtype: getattr(module.Dtype, DTYPE_NAMES[dtype]) for dtype in LOW}
+class Adder:
+    """Adds a gradient to a float32 sum: in one native pass on the CPU, else by torch."""
 
-    def add(total: Tensor, grad: Tensor, first: bool) -> None:
-        threads = torch.get_num_threads()
-        module.add_gradient(
-            path,
-            total.data_ptr(),
-            grad.data_ptr(),
-            grad.numel(),
-            dtypes[grad.dtype],
-            first,
-            threads,
-        )
+    def __init__(self) -> None:
+        self._native: Any = None
+        if native.enabled():
+            self._native = native.module().add_gradient
+            self._how = native.tensor_access(), native.cpu_path()
 
-    return add
+    def __call__(self, total: Tensor, grad: Tensor, first: bool) -> None:
+        """`total += grad`; with `first`, `total = grad`."""
+        if self._native is not None and self._native(
+            *self._how, total, grad, first, torch.get_num_threads()
+        ):
+            return
+        with torch.no_grad():
+            if first:
+                total.copy_(grad)
+            else:
+                total.add_(grad)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Adder, ()
+
+
+class ParamSum:
+    """The sum of one parameter.
+
+    Attributes:
+        total: float32, in the parameter's layout; None before the first gradient.
+        filled: whether there is a gradient in `total`.
+        taking: whether gradients are taken out of `param.grad` when backward has them.
+    """
+
+    __slots__ = ("add", "filled", "handle", "taking", "total")
+
+    def __init__(self, add: Adder) -> None:
+        self.add = add
+        self.total: Tensor | None = None
+        self.filled = False
+        self.taking = True
+        self.handle: Any = None
+
+    def hook(self, param: Tensor) -> None:
+        """Take each gradient of `param` from now on."""
+        register: Any = param.register_post_accumulate_grad_hook
+        self.handle = register(self.take)
+
+    @opaque
+    def take(self, param: Tensor) -> None:
+        """Add the gradient to the sum, and drop it; a sparse one is left where it is."""
+        grad = param.grad
+        if grad is not None and self.taking and grad.layout is torch.strided:
+            self.put(param, grad)
+            param.grad = None
+
+    def put(self, param: Tensor, grad: Tensor) -> None:
+        """Add `grad` to the sum."""
+        total = self.total
+        if total is None or total.shape != grad.shape or total.device != grad.device:
+            self.filled = False
+            total = self.total = torch.empty_like(param, dtype=torch.float32, requires_grad=False)
+        self.add(total, grad, not self.filled)
+        self.filled = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__ if name != "handle"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 class GradientSums:
@@ -62,11 +113,8 @@ class GradientSums:
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
-        self._totals: dict[Tensor, Tensor] = {}
-        self._filled: set[Tensor] = set()
-        self._handles: dict[Tensor, Any] = {}
-        self._taking = True
-        self._add_native = native_adder()
+        self._sums: dict[Tensor, ParamSum] = {}
+        self._add = Adder()
         self.changes = 0
         self.read_in_place = False
         self._follow()
@@ -75,11 +123,13 @@ class GradientSums:
 
     def begin(self, last: bool) -> None:
         """Prepare for a backward pass; `last` says that a step follows it."""
-        if not self._filled:
+        if not any(entry.filled for entry in self._sums.values()):
             self._follow()
-        self._taking = not (last and self._distributed)
-        if not self._taking:
-            self.deliver()
+        if self._distributed:
+            for entry in self._sums.values():
+                entry.taking = not last
+            if last:
+                self.deliver()
 
     def prepare_step(self, arguments: Mapping[str, Any], *, composed: bool) -> None:
         """Call before a step; `composed`: it takes torch's parts, which look at `param.grad`.
@@ -98,30 +148,31 @@ class GradientSums:
 
     def deliver(self, params: Iterable[Tensor] | None = None) -> None:
         """Put sums into `param.grad`, rounded to the parameter's dtype, and start anew."""
-        for param in list(self._filled) if params is None else params:
-            if param in self._filled:
-                self._filled.remove(param)
-                total = self._totals[param]
+        for param in self._sums if params is None else params:
+            entry = self._sums.get(param)
+            if entry is not None and entry.filled:
+                assert entry.total is not None
                 if param.grad is not None:
-                    total.add_(param.grad.detach())
-                param.grad = total.to(param.dtype)
+                    entry.put(param, param.grad)
+                entry.filled = False
+                param.grad = entry.total.to(param.dtype)
 
     def clear(self) -> None:
         """Forget the sums; their memory stays for the next ones."""
-        self._filled.clear()
+        for entry in self._sums.values():
+            entry.filled = False
 
     def zero(self) -> None:
         """Set the sums to zero, as gradients that are kept."""
-        for param in self._filled:
-            self._totals[param].zero_()
+        for entry in self._sums.values():
+            if entry.filled and entry.total is not None:
+                entry.total.zero_()
 
     def remove(self) -> None:
         """Take the hooks off again and free the sums."""
-        for handle in self._handles.values():
-            handle.remove()
-        self._handles.clear()
-        self._totals.clear()
-        self._filled.clear()
+        for entry in self._sums.values():
+            entry.handle.remove()
+        self._sums.clear()
         if self.read_in_place:
             self._optimizer.use_gradient_sums(None)  # type: ignore[attr-defined]
         self.read_in_place = False
@@ -129,40 +180,57 @@ class GradientSums:
 
     def state_dict(self) -> dict[int, Tensor]:
         """The sums of an unfinished group: position among the optimizer's parameters -> sum."""
-        params = enumerate(self._params())
-        return {index: self._totals[p] for index, p in params if p in self._filled}
+        found = {}
+        for index, param in enumerate(self._params()):
+            entry = self._sums.get(param)
+            if entry is not None and entry.filled and entry.total is not None:
+                found[index] = entry.total
+        return found
 
     def load_state_dict(self, state_dict: Mapping[int, Tensor]) -> None:
-        """Continue the group whose sums `state_dict` returned."""
+        """Continue the group whose sums `state_dict` returned.
+
+        Raises:
+            ValueError: a sum belongs to a parameter that is not summed up here.
+        """
         self.clear()
         self._follow()
-        for index, param in enumerate(self._params()):
-            if index in state_dict:
-                self._totals[param] = dense_like(
-                    state_dict[index].detach().to(param.device, copy=True), param, torch.float32
+        params = self._params()
+        for index, total in state_dict.items():
+            entry = self._sums.get(params[index]) if index < len(params) else None
+            if entry is None:
+                raise ValueError(
+                    f"the saved float32 sum of gradient {index} belongs to no float16 or bfloat16 "
+                    f"parameter of this optimizer, which has {len(params)} parameters: the model "
+                    "must be the one that was saved, in the same precision"
                 )
-                self._filled.add(param)
+            param = params[index]
+            total = total.detach().to(param.device, copy=True)
+            entry.total = dense_like(total, param, torch.float32)
+            entry.filled = True
 
     # -- what a fused step calls ------------------------------------------------------------
 
     def sums_up(self, param: Tensor) -> bool:
         """Whether the step finds the gradient of `param` here, in float32."""
-        return self.read_in_place and param in self._handles
+        return self.read_in_place and param in self._sums
 
     def gradient(self, param: Tensor) -> Tensor | None:
         """The gradient of `param` for the step: its sum, or its `grad` when it is not summed up."""
         grad = param.grad
-        if not self.sums_up(param):
+        entry = self._sums.get(param) if self.read_in_place else None
+        if entry is None:
             return grad
-        if grad is not None and (grad.layout is torch.strided or param in self._filled):
-            self._add(param, grad)  # somebody put it there, or sums began only now
-            param.grad = None
-        return self._totals[param] if param in self._filled else param.grad
+        if grad is not None and (entry.filled or grad.layout is torch.strided):
+            entry.put(param, grad)  # somebody put it there, or sums began only now
+            grad = param.grad = None
+        return entry.total if entry.filled else grad
 
     def mend(self, param: Tensor) -> None:
         """Give the sum of `param` the parameter's memory layout."""
-        if param in self._filled:
-            self._totals[param] = dense_like(self._totals[param], param, torch.float32)
+        entry = self._sums.get(param)
+        if entry is not None and entry.total is not None:
+            entry.total = dense_like(entry.total, param, torch.float32)
 
     # -- inside -----------------------------------------------------------------------------
 
@@ -182,60 +250,20 @@ class GradientSums:
             and p.layout is torch.strided
             and type(p) in (torch.nn.Parameter, Tensor)
         }
-        if reads == self.read_in_place and wanted == self._handles.keys():
+        if reads == self.read_in_place and wanted == self._sums.keys():
             return
         self.read_in_place = reads
         self.changes += 1
-        for param in self._handles.keys() - wanted:
-            self._handles.pop(param).remove()
-            self._totals.pop(param, None)
-        for param in wanted - self._handles.keys():
-            self._hook(param)
-
-    def _hook(self, param: Tensor) -> None:
-        register: Any = param.register_post_accumulate_grad_hook
-        self._handles[param] = register(self._take)
-
-    @opaque
-    def _take(self, param: Tensor) -> None:
-        grad = param.grad
-        if self._taking and grad is not None and grad.layout is torch.strided:
-            self._add(param, grad)
-            param.grad = None
-
-    def _add(self, param: Tensor, grad: Tensor) -> None:
-        grad = grad.detach()
-        total = self._totals.get(param)
-        if total is None or total.shape != grad.shape or total.device != grad.device:
-            self._filled.discard(param)
-            total = torch.empty_like(param, dtype=torch.float32, requires_grad=False)
-            self._totals[param] = total
-        first = param not in self._filled
-        if (
-            self._add_native is not None
-            and grad.device.type == "cpu"
-            and grad.dtype in LOW
-            and grad.stride() == total.stride()
-        ):
-            self._add_native(total, grad, first)
-        elif first:
-            total.copy_(grad)
-        else:
-            total.add_(grad)
-        self._filled.add(param)
-
-    def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_handles", "_add_native")
-        state = {key: value for key, value in self.__dict__.items() if key not in left_out}
-        return {**state, "hooked": list(self._handles)}
+        for param in self._sums.keys() - wanted:
+            self._sums.pop(param).handle.remove()
+        for param in wanted - self._sums.keys():
+            self._sums[param] = ParamSum(self._add)
+            self._sums[param].hook(param)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        hooked = state.pop("hooked")
         self.__dict__.update(state)
-        self._add_native = native_adder()
-        self._handles = {}
-        for param in hooked:
-            self._hook(param)
+        for param, entry in self._sums.items():
+            entry.hook(param)
 
 
 def load_sums(

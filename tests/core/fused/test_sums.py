@@ -302,7 +302,7 @@ def test_layouts_of_gradients(path):
     grad = torch.randn(2, 3, 4, 4).bfloat16()
     for _ in range(2):
         param.grad = grad.clone()
-        sums._take(param)
+        sums._sums[param].take(param)
     twin.grad = grad * 2
     optimizer.step()
     fused.SGD([twin], lr=0.5).step()
@@ -361,6 +361,12 @@ def test_sums_load_into_plain_gradients(path, make_params):
     assert_same(params[1].grad, torch.ones(4).bfloat16())
     assert optimizer._sums is None
     assert not params[0]._post_accumulate_grad_hooks
+
+
+def test_sums_of_another_model_are_refused(path, make_params):
+    optimizer = fused.SGD(make_params([(3,), (4,)]), lr=1.0)
+    with pytest.raises(ValueError, match="float32 sum of gradient 1 belongs to no float16 or"):
+        GradientSums(optimizer).load_state_dict({1: torch.ones(4)})
 
 
 def test_remove(path, make_params):

@@ -41,7 +41,8 @@ def test_both_ways_see_the_same(name: str) -> None:
     assert not slow.exchanges
     seen = fast.describe(tensor)
     assert seen == slow.describe(tensor)
-    address, numel, dtype, contiguous, strides = seen
+    address, numel, dtype, contiguous, strides, on_cpu = seen
+    assert on_cpu == tensor.is_cpu
     assert (address, numel) == (tensor.data_ptr(), tensor.numel())
     assert contiguous == tensor.is_contiguous()
     assert (dtype is None) == (tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fasttrain import native
 from fasttrain.core import fused
 from fasttrain.core.precision import Precision
 from fasttrain.core.update import GradClip, Updater
@@ -313,6 +314,7 @@ def test_clipping_may_end_midway() -> None:
 # -- norms in backward, copies --------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not native.enabled(), reason="needs the native passes")
 @pytest.mark.parametrize("make", ["updater", "wrapper"])
 def test_norms_are_taken_in_the_last_backward_of_a_group_alone(make: str) -> None:
     model = make_model(torch.float32)
