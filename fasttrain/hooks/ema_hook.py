@@ -118,7 +118,7 @@ class EMAHook(Hook):
             self._swap_ema_state_dict(checkpoint)
             self.ema_model.load_state_dict(checkpoint["ema_state_dict"], strict=self.strict_load)
             return
-        if "ema_state_dict" not in checkpoint:
+        if runner._resume:
             print_log(
                 "There is no `ema_state_dict` in checkpoint. `EMAHook` will make a copy of "
                 "`state_dict` as the initial `ema_state_dict`",

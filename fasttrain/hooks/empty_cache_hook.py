@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch.cuda import is_available as is_cuda_available
 
 from fasttrain.registry import HOOKS
 
@@ -36,11 +37,11 @@ class EmptyCacheHook(Hook):
 
     def _before_epoch(self, runner: Runner, mode: str = "train") -> None:
         if self._do_before_epoch:
-            torch.cuda.empty_cache()
+            _empty_cache()
 
     def _after_epoch(self, runner: Runner, mode: str = "train") -> None:
         if self._do_after_epoch:
-            torch.cuda.empty_cache()
+            _empty_cache()
 
     def _after_iter(
         self,
@@ -51,4 +52,9 @@ class EmptyCacheHook(Hook):
         mode: str = "train",
     ) -> None:
         if self._do_after_iter:
-            torch.cuda.empty_cache()
+            _empty_cache()
+
+
+def _empty_cache() -> None:
+    if is_cuda_available():
+        torch.cuda.empty_cache()

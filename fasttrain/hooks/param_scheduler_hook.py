@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fasttrain.optim import _ParamScheduler
 from fasttrain.registry import HOOKS
 
 from .hook import DATA_BATCH, Hook
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 class ParamSchedulerHook(Hook):
     """Steps by-iteration schedulers after each iteration, by-epoch ones after each epoch.
 
-    A scheduler that needs the metrics (ReduceOnPlateau) steps after each validation.
+    A scheduler that needs the metrics (ReduceOnPlateau) counts epochs the same way, for its `begin`
+    and `end`, and judges the metrics after each validation.
     """
 
     priority = "LOW"
@@ -34,15 +36,19 @@ class ParamSchedulerHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         for scheduler in schedulers_of(runner):
-            if scheduler.by_epoch and not getattr(scheduler, "need_val_args", False):
+            if scheduler.by_epoch:
                 scheduler.step()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if metrics is None:
             return
         for scheduler in schedulers_of(runner):
-            if scheduler.by_epoch and getattr(scheduler, "need_val_args", False):
+            if scheduler.by_epoch and _needs_metrics(scheduler):
                 scheduler.step(metrics)
+
+
+def _needs_metrics(scheduler: Any) -> bool:
+    return isinstance(scheduler, _ParamScheduler) and getattr(scheduler, "need_val_args", False)
 
 
 def schedulers_of(runner: Runner) -> list[Any]:

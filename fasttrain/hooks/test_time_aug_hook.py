@@ -37,15 +37,14 @@ def build_runner_with_tta(cfg: Any) -> Runner:
     from fasttrain.registry import RUNNERS
 
     for key in ("tta_model", "tta_pipeline"):
-        if key not in cfg:
-            raise KeyError(f"test-time augmentation needs `{key}` in the config")
-    dataset = cfg.test_dataloader.dataset
+        assert key in cfg, f"please make sure {key} is defined in your config."
+    dataset = cfg["test_dataloader"]["dataset"]
     while "dataset" in dataset:
         dataset = dataset["dataset"]
-    dataset["pipeline"] = cfg.tta_pipeline
+    dataset["pipeline"] = cfg["tta_pipeline"]
     if "runner_type" in cfg:
         runner = RUNNERS.build(cfg)
     else:
         runner = RUNNERS.get("Runner").from_cfg(cfg)  # type: ignore[union-attr]
-    runner.register_hook(PrepareTTAHook(tta_cfg=cfg.tta_model))
+    runner.register_hook(PrepareTTAHook(tta_cfg=cfg["tta_model"]))
     return runner

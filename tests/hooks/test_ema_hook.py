@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fasttrain.hooks import EMAHook
+from fasttrain.hooks import EMAHook, ema_hook
 from support import assert_same
 
 
@@ -100,12 +100,19 @@ def test_files_hold_the_average_as_the_model():
     assert resumed.ema_model.module[0].bias[0] == 1
 
 
-def test_a_file_without_an_average():
+def test_a_file_without_an_average(monkeypatch):
     runner = make_runner()
     hook = started(runner, strict_load=True)
     state = {key: torch.ones_like(value) for key, value in runner.model.state_dict().items()}
     hook.after_load_checkpoint(runner, {"state_dict": state})
     assert hook.ema_model.module[0].bias[0] == 1
+    said = []
+    monkeypatch.setattr(ema_hook, "print_log", lambda text, *args: said.append(text))
+    hook.after_load_checkpoint(runner, {"state_dict": state})
+    assert len(said) == 1 and said[0].startswith("There is no `ema_state_dict` in checkpoint.")
+    runner._resume = False  # a checkpoint of plain weights holds none
+    hook.after_load_checkpoint(runner, {"state_dict": state})
+    assert len(said) == 1
     del state["0.bias"]
     with pytest.raises(RuntimeError, match=r"missing keys in source state_dict: 0\.bias"):
         hook.after_load_checkpoint(runner, {"state_dict": state})

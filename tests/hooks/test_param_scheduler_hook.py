@@ -3,12 +3,16 @@
 from types import SimpleNamespace
 from typing import Any
 
+from unittest.mock import Mock
+
 import pytest
+import torch
 
 from fasttrain.hooks import ParamSchedulerHook
+from fasttrain.optim import ReduceOnPlateauLR, _ParamScheduler
 
 
-class Counter:
+class Counter(_ParamScheduler):
     def __init__(self, by_epoch: bool, need_val_args: bool = False) -> None:
         self.by_epoch = by_epoch
         self.need_val_args = need_val_args
@@ -27,12 +31,32 @@ def test_who_steps_when(several: bool) -> None:
     hook.after_train_iter(runner, 0)
     assert [len(s.steps) for s in group] == [0, 1, 0]
     hook.after_train_epoch(runner)
-    assert [len(s.steps) for s in group] == [1, 1, 0]
-    hook.after_val_epoch(runner, None)
-    assert [len(s.steps) for s in group] == [1, 1, 0]
-    hook.after_val_epoch(runner, {"acc": 1})
-    assert plateau.steps == [({"acc": 1},)]
     assert [len(s.steps) for s in group] == [1, 1, 1]
+    hook.after_val_epoch(runner, None)
+    assert [len(s.steps) for s in group] == [1, 1, 1]
+    hook.after_val_epoch(runner, {"acc": 1})
+    assert plateau.steps == [(), ({"acc": 1},)]
+    assert [len(s.steps) for s in group] == [1, 1, 2]
+
+
+def test_foreign_schedulers_step_without_metrics() -> None:
+    foreign = Mock(by_epoch=True, need_val_args=True)
+    runner, hook = SimpleNamespace(param_schedulers=[foreign]), ParamSchedulerHook()
+    hook.after_train_epoch(runner)
+    hook.after_val_epoch(runner, {"acc": 1})
+    foreign.step.assert_called_once_with()
+
+
+def test_plateau_keeps_to_its_epochs() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = ReduceOnPlateauLR(optimizer, monitor="loss", patience=0, begin=2, end=4)
+    runner, hook = SimpleNamespace(param_schedulers=[scheduler]), ParamSchedulerHook()
+    shown = []
+    for _ in range(5):
+        hook.after_train_epoch(runner)
+        hook.after_val_epoch(runner, {"loss": 1.0})
+        shown.append(optimizer.param_groups[0]["lr"])
+    assert shown == [1.0, 1.0, 0.1, 0.1, 0.1]
 
 
 @pytest.mark.parametrize("nothing", [None, [], {}, {"type": "MultiStepLR", "milestones": [1]}])

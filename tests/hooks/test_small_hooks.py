@@ -16,6 +16,7 @@ from fasttrain.hooks import (
     NPUProfilerHook,
     PrepareTTAHook,
     SyncBuffersHook,
+    empty_cache_hook,
 )
 from fasttrain.hooks.test_time_aug_hook import build_runner_with_tta
 from fasttrain.registry import MODELS
@@ -51,6 +52,7 @@ def test_sync_buffers_once_per_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_empty_cache_where_asked(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     emptied: list[int] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    monkeypatch.setattr(empty_cache_hook, "is_cuda_available", lambda: True)
     options = dict.fromkeys(["before_epoch", "after_epoch", "after_iter"], False)
     hook = EmptyCacheHook(**{**options, where: True})
     counts = []
@@ -58,6 +60,9 @@ def test_empty_cache_where_asked(monkeypatch: pytest.MonkeyPatch, where: str) ->
         getattr(hook, f"_{stage}")(None, *args)
         counts.append((stage, len(emptied)))
     assert [stage for stage, _ in counts if stage == where]
+    assert len(emptied) == 1
+    monkeypatch.setattr(empty_cache_hook, "is_cuda_available", lambda: False)
+    getattr(hook, f"_{where}")(None, *((0,) if where == "after_iter" else ()))
     assert len(emptied) == 1
 
 
@@ -115,5 +120,7 @@ def test_tta_wraps_the_model_before_a_test() -> None:
 
 
 def test_tta_runner_needs_its_configs() -> None:
-    with pytest.raises(KeyError, match="needs `tta_model` in the config"):
+    with pytest.raises(AssertionError, match="make sure tta_model is defined in your config"):
         build_runner_with_tta({})
+    with pytest.raises(AssertionError, match="make sure tta_pipeline is defined in your config"):
+        build_runner_with_tta({"tta_model": {}})

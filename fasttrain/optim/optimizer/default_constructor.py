@@ -18,7 +18,6 @@ from fasttrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIM
 from .optimizer_wrapper import OptimWrapper
 
 _NORMS = (_BatchNorm, _InstanceNorm, GroupNorm, LayerNorm)
-_CUSTOM_MULTIPLIERS = ("lr_mult", "decay_mult")
 
 
 def _deformable_types() -> tuple[type, ...]:
@@ -38,12 +37,13 @@ def _is_depthwise(module: nn.Module) -> bool:
 class DefaultOptimWrapperConstructor:
     """Builds the optimizer, with one group per parameter under a `paramwise_cfg`, and wraps it.
 
-    Under a `paramwise_cfg`, parameters that need no gradient are left out.
+    Under a `paramwise_cfg`, parameters that need no gradient are left out, with a warning.
 
     Keys of `paramwise_cfg`, all optional:
 
-    - `custom_keys`: part of a parameter's name -> dict of `lr_mult`, `decay_mult`, and settings
-      taken over as they are; the longest match counts, and none of the keys below.
+    - `custom_keys`: part of a parameter's name -> dict of `lr_mult`, `decay_mult` and further
+      settings, which all become entries of the group; the longest match counts, and none of the
+      keys below.
     - `bias_lr_mult`: for biases, except those of norms and in deformable convolutions.
     - `norm_decay_mult`: for weight and bias of normalization layers.
     - `bias_decay_mult`: for biases, except those in deformable convolutions.
@@ -104,14 +104,14 @@ class DefaultOptimWrapperConstructor:
                 logger="current",
                 level=logging.WARNING,
             )
-        multiplies_lr = any(
-            key in self.paramwise_cfg for key in ("bias_lr_mult", "dcn_offset_lr_mult")
-        ) or any("lr_mult" in custom for custom in custom_keys.values())
-        if multiplies_lr and self.base_lr is None:
+
+    def _times_base_lr(self, multiplier: float) -> float:
+        if self.base_lr is None:
             raise ValueError(
                 "base_lr should not be None: paramwise_cfg multiplies lr, which the optimizer's "
                 "config does not give; add lr to it"
             )
+        return self.base_lr * multiplier
 
     def _is_in(self, param_group: dict[str, Any], param_group_list: list[dict[str, Any]]) -> bool:
         """Whether a parameter of the group is in a group of the list already."""
@@ -134,10 +134,15 @@ class DefaultOptimWrapperConstructor:
             is_dcn_module: whether the module lies in a deformable convolution.
         """
         for name, param in module.named_parameters(recurse=False):
-            if not param.requires_grad:
-                continue
             group: dict[str, Any] = {"params": [param]}
             full_name = f"{prefix}.{name}" if prefix else name
+            if not param.requires_grad:
+                print_log(
+                    f"{full_name} is skipped since its requires_grad=False",
+                    logger="current",
+                    level=logging.WARNING,
+                )
+                continue
             if self.paramwise_cfg.get("bypass_duplicate", False) and self._is_in(group, params):
                 print_log(
                     f"{full_name} is duplicate. It is skipped since bypass_duplicate=True",
@@ -174,12 +179,11 @@ class DefaultOptimWrapperConstructor:
                 continue
             custom = custom_keys[key]
             settings: dict[str, Any] = {}
-            if self.base_lr is not None:
-                settings["lr"] = self.base_lr * custom.get("lr_mult", 1.0)
+            if self.base_lr is not None or "lr_mult" in custom:
+                settings["lr"] = self._times_base_lr(custom.get("lr_mult", 1.0))
             if self.base_wd is not None:
                 settings["weight_decay"] = self.base_wd * custom.get("decay_mult", 1.0)
-            settings.update({k: v for k, v in custom.items() if k not in _CUSTOM_MULTIPLIERS})
-            return settings
+            return {**settings, **custom}
         return None
 
     def _typical_settings(
@@ -201,7 +205,7 @@ class DefaultOptimWrapperConstructor:
         elif is_dcn_module and "conv_offset" in prefix and isinstance(module, nn.Conv2d):
             lr_mult = cfg.get("dcn_offset_lr_mult")
         if lr_mult is not None:
-            settings["lr"] = self.base_lr * lr_mult
+            settings["lr"] = self._times_base_lr(lr_mult)
 
         # The first kind that the parameter is of, and that has a multiplier, counts.
         kinds = {

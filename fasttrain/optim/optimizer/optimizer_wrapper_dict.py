@@ -13,7 +13,7 @@ from .optimizer_wrapper import OptimWrapper
 
 
 def _separately(name: str) -> NoReturn:
-    raise NotImplementedError(f"`{name}` should be called by each optimizer separately")
+    raise NotImplementedError(f"`{name}` should be called by each optimizer separately`")
 
 
 class OptimWrapperDict(OptimWrapper):
@@ -100,6 +100,10 @@ class OptimWrapperDict(OptimWrapper):
         return iter(self.optim_wrappers)
 
     def __getitem__(self, key: str) -> OptimWrapper:
+        assert key in self.optim_wrappers, (
+            f"Cannot find {key} in OptimWrapperDict, please check your optimizer constructor. "
+            f"It has {list(self.optim_wrappers)}."
+        )
         return self.optim_wrappers[key]
 
     def __contains__(self, key: str) -> bool:

@@ -37,9 +37,9 @@ def _make_class() -> Any:
         def __init__(self, params: Any, optimizer_type: str, **kwargs: Any) -> None:
             optimizer_class = getattr(torch.optim, optimizer_type, None)
             if optimizer_class is None:
-                raise ValueError(
-                    "optimizer_type should name an optimizer of torch.optim, "
-                    f"got {optimizer_type!r}"
+                raise AttributeError(
+                    f"module 'torch.optim' has no attribute {optimizer_type!r}; optimizer_type "
+                    "should name an optimizer of torch.optim"
                 )
             super().__init__(params, optimizer_class, **kwargs)
 

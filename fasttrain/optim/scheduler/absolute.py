@@ -50,7 +50,7 @@ class OneCycleParamScheduler(EpochConvertible):
             total_steps = end - begin
         elif not isinstance(total_steps, int) or total_steps <= 0:
             raise ValueError(f"Expected positive integer total_steps, but got {total_steps}")
-        if not isinstance(pct_start, int | float) or not 0 <= pct_start <= 1:
+        if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
             raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
         if anneal_strategy not in _EASE:
             raise ValueError(

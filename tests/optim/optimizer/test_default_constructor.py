@@ -150,10 +150,34 @@ def test_custom_keys_of_one_length_are_tried_in_order() -> None:
 def test_custom_settings_are_taken_over() -> None:
     model = nn.Sequential(nn.Linear(1, 1))
     cfg = {"optimizer": {"type": "SGD", "lr": LR, "momentum": 0.9}}
-    custom = {"custom_keys": {"bias": {"momentum": 0.5}}}
+    custom = {"custom_keys": {"bias": {"momentum": 0.5, "lr_mult": 3}}}
     wrapper = DefaultOptimWrapperConstructor(cfg, custom)(model)
-    assert [group["momentum"] for group in wrapper.optimizer.param_groups] == [0.9, 0.5]
-    assert custom == {"custom_keys": {"bias": {"momentum": 0.5}}}
+    groups = wrapper.optimizer.param_groups
+    assert [group["momentum"] for group in groups] == [0.9, 0.5]
+    assert [group.get("lr_mult") for group in groups] == [None, 3]
+    assert custom == {"custom_keys": {"bias": {"momentum": 0.5, "lr_mult": 3}}}
+
+
+def test_frozen_parameters_are_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(default_constructor, "print_log", lambda text, **kwargs: said.append(text))
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    model[0].weight.requires_grad_(False)
+    assert list(settings({"norm_decay_mult": 0}, model)) == ["1.weight"]
+    assert said == ["0.weight is skipped since its requires_grad=False"]
+
+
+@pytest.mark.parametrize("paramwise", [{"bias_lr_mult": 2}, {"custom_keys": {"0": {"lr_mult": 2}}}])
+def test_a_multiplied_lr_must_be_given(paramwise: dict[str, Any]) -> None:
+    constructor = DefaultOptimWrapperConstructor({"optimizer": {"type": "SGD"}}, paramwise)
+    with pytest.raises(ValueError, match="base_lr should not be None.*add lr to it"):
+        constructor(nn.Sequential(nn.Linear(1, 1)))
+
+
+def test_an_unused_lr_multiplier_needs_no_lr() -> None:
+    cfg = {"optimizer": {"type": "SGD"}}
+    wrapper = DefaultOptimWrapperConstructor(cfg, {"dcn_offset_lr_mult": 2})(nn.Linear(1, 1))
+    assert wrapper.get_lr()["lr"] == [0.001, 0.001]
 
 
 def shared_model() -> nn.Module:
@@ -220,7 +244,6 @@ def test_first_argument_may_have_another_name() -> None:
         (None, {"norm_decay_mult": 1}, ValueError, "base_wd should not be None"),
         (None, {"dwconv_decay_mult": 1}, ValueError, "base_wd should not be None"),
         (None, {"custom_keys": {"a": {"decay_mult": 1}}}, ValueError, "base_wd should not be None"),
-        ({"optimizer": {"type": "SGD"}}, {"bias_lr_mult": 1}, ValueError, "base_lr should not be"),
     ],
 )
 def test_bad_configs(cfg: Any, paramwise: Any, error: type[Exception], text: str) -> None:

@@ -82,5 +82,7 @@ def test_bad_arguments() -> None:
     with pytest.raises(AssertionError, match="only accept OptimWrapper instance, but got a: <cla"):
         OptimWrapperDict(a=1)  # type: ignore[arg-type]
     _, wrappers = make()
+    with pytest.raises(AssertionError, match=r"Cannot find other in .* has \['gen', 'disc'\]"):
+        wrappers["other"]
     with pytest.raises(AssertionError, match="cannot found other in OptimWrapperDict"):
         wrappers.load_state_dict({"other": {}})

@@ -90,6 +90,7 @@ def test_one_cycle_takes_a_state_with_the_function_in_it() -> None:
         ({"total_steps": 0}, "Expected positive integer total_steps, but got 0"),
         ({"total_steps": 1.5}, "Expected positive integer total_steps, but got 1.5"),
         ({"pct_start": 2}, "Expected float between 0 and 1 pct_start, but got 2"),
+        ({"pct_start": 1}, "Expected float between 0 and 1 pct_start, but got 1"),
         ({"pct_start": "a"}, "Expected float between 0 and 1 pct_start, but got a"),
         ({"anneal_strategy": "up"}, 'must by one of "cos" or "linear", instead got up'),
         ({"eta_max": [1.0]}, "expected 2 values for max_lr, got 1"),
