@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import weakref
 from pathlib import Path
@@ -188,15 +189,15 @@ def test_names_by_epoch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_the_best_checkpoint_follows_the_metric(tmp_path: Path, mode: str) -> None:
-    scores = iter([0.3, 0.1, 0.9, 0.2])
+    scores = iter([math.nan, 0.3, 0.1, 0.9, math.nan, 0.2])
     trainer = Trainer()
     hook = BestCheckpointer(1, Checkpointer(trainer.model, tmp_path), "acc", mode)
     trainer.register_hooks([EvalHook(1, lambda: {"acc": next(scores)}), hook])
-    trainer.train(0, 4)
+    trainer.train(0, 6)
     assert names(tmp_path) == ["model_best.pth"]
     assert hook.state_dict() == {
         "best_metric": 0.9 if mode == "max" else 0.1,
-        "best_iter": 2 if mode == "max" else 1,
+        "best_iter": 3 if mode == "max" else 2,
     }
 
 

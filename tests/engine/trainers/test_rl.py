@@ -96,6 +96,76 @@ def test_rewards_rise(tmp_path: Path, engine: str) -> None:
     )
 
 
+class Watched:
+    """A model and a scorer that note how they are called; rewards are 1, 2, 3, ... per call."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.seen: list[dict[str, Any]] = []
+        self.model, self.own = trainer.model, trainer.model.forward
+        trainer.model.forward, trainer.scorer = self.forward, self.score
+        trainer.losses = [self.loss]
+
+    def forward(self, data: dict[str, Any], **how: Any) -> dict[str, Any]:
+        sampling = data.get(kfg.DECODE_BY_SAMPLE), data.get(kfg.OUT_SIZE)
+        self.calls.append((*sampling, self.model.training, torch.is_grad_enabled(), *how.values()))
+        return self.own(data, **how)
+
+    def score(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        self.seen.append(outputs)
+        count = len(outputs[kfg.IDS])
+        rewards = np.arange(count, dtype=np.float64) ** len(self.seen)
+        return {kfg.REWARDS: rewards, "CIDEr": float(len(self.seen))}
+
+    def loss(self, outputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        self.rewards = outputs[kfg.REWARDS]
+        return {"RewardCriterion": outputs[kfg.G_LOGP].sum()}
+
+
+def batch_of(trainer: Any) -> dict[str, Any]:
+    return trainer.prepare([{"id": i, "x": torch.eye(4)[i]} for i in range(4)])
+
+
+def test_the_reward_of_a_sample_is_less_that_of_the_greedy_sequence(tmp_path: Path) -> None:
+    trainer = build_engine(speaker_cfg(tmp_path, "RLTrainer"))
+    watched = Watched(trainer)
+    _, scores = trainer.reward_losses(batch_of(trainer))
+    assert watched.calls == [
+        (False, None, False, False, False, False),  # greedy: eval mode, without gradients
+        (True, None, True, True, False, False),
+    ]
+    assert watched.rewards.tolist() == [0 - 0, 1 - 1, 4 - 2, 9 - 3]
+    assert scores == {"CIDEr": 1.0}  # the baseline's
+
+
+def test_the_baseline_may_be_the_mean_of_the_samples(tmp_path: Path) -> None:
+    trainer = build_engine(speaker_cfg(tmp_path, "RLMeanTrainer"))
+    watched = Watched(trainer)
+    trainer.reward_losses(batch_of(trainer))
+    assert watched.calls == [(True, None, True, True, False, False)]
+    assert watched.rewards.tolist() == [-1.5, -0.5, 0.5, 1.5]
+
+
+def test_beams_are_rewarded_against_their_own_mean(tmp_path: Path) -> None:
+    trainer = build_engine(speaker_cfg(tmp_path, "RLBeamTrainer"))
+    watched = Watched(trainer)
+    torch.manual_seed(0)
+    losses, _ = trainer.reward_losses(batch_of(trainer))
+    assert watched.calls == [(None, 3, True, True, True, False)]
+    (outputs,) = watched.seen
+    assert outputs[kfg.IDS] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    logp = outputs[kfg.G_LOGP]
+    assert logp.shape == (4, 3, LENGTH) and outputs[kfg.G_SENTS_IDS].shape == (12, LENGTH)
+    expected = torch.stack([-logp[i, j].mean() * (j - 1) for i in range(4) for j in range(3)])
+    torch.testing.assert_close(losses, {"BeamRewardCriterion": expected.mean()})
+
+
+def test_supervised_losses_are_left_out_and_others_kept(tmp_path: Path) -> None:
+    names = ["CrossEntropy", "BatchTriplet", "LabelSmoothing", "RewardCriterion", ""]
+    found = build_engine(speaker_cfg(tmp_path, "RLTrainer", LOSSES__NAMES=names)).losses
+    assert [type(loss).__name__ for loss in found] == ["RewardCriterion", "BatchTriplet"]
+
+
 def test_scores_are_means_over_the_processes_at_each_gathering(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
