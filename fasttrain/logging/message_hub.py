@@ -20,9 +20,6 @@ from fasttrain.logging.history_buffer import HistoryBuffer
 from fasttrain.logging.logger import print_log
 from fasttrain.utils.manager import ManagerMixin
 
-# Entries per scalar in a saved state: more than any usual log window, whatever a run's length.
-STATE_LIMIT = 2000
-
 
 class MessageHub(ManagerMixin):
     """Scalars with their history, and notes that the next update overwrites, by name.
@@ -37,10 +34,16 @@ class MessageHub(ManagerMixin):
         resumed_keys: for names of the two, whether they are part of a saved state.
         reader: what counts as "on a device"; for tests and unusual devices.
 
+    Attributes:
+        state_limit: the number of last entries of each scalar in a saved state; `None` for all.
+
     Raises:
         TypeError: one of the three is no dict.
         AssertionError: a scalar is no HistoryBuffer, or a resumed key is unknown.
     """
+
+    # More than any usual log window, whatever a run's length.
+    state_limit: int | None = 2000
 
     def __init__(
         self,
@@ -246,11 +249,9 @@ class MessageHub(ManagerMixin):
         return self._store.begin_flush(on_done)
 
     # --- saving ------------------------------------------------------------------------------
-    def state_dict(self, limit: int | None = STATE_LIMIT) -> dict[str, Any]:
-        """Copies of all that is to be resumed.
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all that is to be resumed, of each scalar the last `state_limit` entries.
 
-        Args:
-            limit: the number of last entries kept of each scalar; `None` for all.
         Returns:
             `log_scalars`, `runtime_info` and `resumed_keys`.
         """
@@ -260,7 +261,7 @@ class MessageHub(ManagerMixin):
         for key, buffer in list(self._buffers.items()):  # other threads may put in new names
             if self._resumed_keys.get(key, False):
                 scalars[key] = HistoryBuffer()
-                scalars[key].load_state_dict(buffer.state_dict(limit))
+                scalars[key].load_state_dict(buffer.state_dict(self.state_limit))
         for key, value in list(self._runtime_info.items()):
             if self._resumed_keys.get(key, False):
                 info[key] = _copied(key, value)

@@ -244,7 +244,9 @@ def test_a_state_does_not_grow_with_the_run(hub: MessageHub) -> None:
         torch.save(hub.state_dict()["log_scalars"]["loss"].state_dict(), file)
         sizes.append(len(file.getvalue()))
     assert sizes[0] == sizes[1] == sizes[2] < 50_000
-    assert len(hub.state_dict(limit=None)["log_scalars"]["loss"].data[0]) == 9000
+    hub.state_limit = None
+    assert len(hub.state_dict()["log_scalars"]["loss"].data[0]) == 9000
+    assert MessageHub("another").state_limit == 2000
 
 
 def test_loads_plain_tensors(hub: MessageHub) -> None:

@@ -93,7 +93,7 @@ def test_nothing_is_lost_or_mixed_up(slow: bool) -> None:
     def read() -> None:
         processor = LogProcessor()
         while not done.is_set():
-            hub.state_dict(5)
+            hub.state_dict()
             processor._collect_scalars([], _Run(hub), "0")
             processor._collect_non_scalars(_Run(hub), "0")
 
