@@ -147,11 +147,15 @@ def load_from_http(
     """Download a file once a machine (cached in torch's hub folder), then read it on every rank."""
     rank, world_size = get_dist_info()
     if rank == 0:
-        checkpoint = load_url(filename, model_dir, map_location, progress)
+        checkpoint = load_url(
+            filename, model_dir=model_dir, map_location=map_location, progress=progress
+        )
     if world_size > 1:
         barrier()
         if rank > 0:
-            checkpoint = load_url(filename, model_dir, map_location, progress)
+            checkpoint = load_url(
+                filename, model_dir=model_dir, map_location=map_location, progress=progress
+            )
     return checkpoint
 
 

@@ -10,14 +10,9 @@ from fasttrain.core.checkpoint import Writer, take_apart
 from fasttrain.dist import is_main_process
 from fasttrain.logging import MessageHub, MMLogger
 
+from . import checkpoint as files
 from . import snapshot
 from .builders.model import unwrapped
-from .checkpoint import (
-    _load_checkpoint,
-    _load_checkpoint_to_model,
-    find_intact_checkpoint,
-    save_checkpoint,
-)
 from .part_builders import RunnerBuilders
 from .rank_states import RankStates, state_of_rank
 from .utils import set_random_seed
@@ -58,7 +53,7 @@ class RunnerCheckpoints(RunnerBuilders):
             return
         source = self._load_from
         if self._resume and source is None:
-            source = find_intact_checkpoint(self._work_dir)
+            source = files.find_intact_checkpoint(self._work_dir)
             if source is not None:
                 self.logger.info(f"Auto resumed from the latest checkpoint {source}.")
         if source is None:
@@ -84,9 +79,9 @@ class RunnerCheckpoints(RunnerBuilders):
             strict: raise when names do not match.
             revise_keys: (pattern, replacement) pairs for the names.
         """
-        checkpoint = _load_checkpoint(filename, map_location=map_location)
+        checkpoint = files._load_checkpoint(filename, map_location=map_location)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        result = _load_checkpoint_to_model(
+        result = files._load_checkpoint_to_model(
             unwrapped(self.model), checkpoint, strict, revise_keys=revise_keys
         )
         self._has_loaded = True
@@ -214,7 +209,7 @@ class RunnerCheckpoints(RunnerBuilders):
         if is_helper:
             take_apart(checkpoint)  # gathers what is spread over the ranks
             return
-        save_checkpoint(
+        files.save_checkpoint(
             checkpoint,
             os.path.join(out_dir, filename),
             file_client_args,

@@ -1,5 +1,6 @@
 """Loading from everywhere, the mismatch report, and files of other packages."""
 
+import functools
 import os
 import pickle
 from collections import OrderedDict
@@ -286,3 +287,33 @@ def test_the_newest_intact_file_of_a_work_folder(tmp_path, caplog):
         (tmp_path / f"epoch_{epoch}.pth").write_bytes(content)
     assert find_intact_checkpoint(str(tmp_path)) == str(tmp_path / "epoch_1.pth")
     assert "epoch_2.pth is damaged and passed over: " in caplog.text
+
+
+def test_a_function_in_the_place_of_torchs_is_called(monkeypatch, tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"anything")
+    monkeypatch.setattr(torch, "load", lambda path, map_location=None: f"local:{path}")
+    path = str(tmp_path / "weights.pth")
+    assert _load_checkpoint(path) == f"local:{path}"
+
+
+def test_a_replaced_function_that_knows_the_restriction_gets_it(monkeypatch, tmp_path):
+    torch.save({"state_dict": {}, "evil": Path("x")}, tmp_path / "evil.pth")
+    loose = functools.partial(torch.load, weights_only=False)
+    monkeypatch.setattr(torch, "load", loose)
+    with pytest.raises(UnsafeCheckpointError, match="pathlib"):
+        _load_checkpoint(str(tmp_path / "evil.pth"))
+
+
+def test_downloads_go_through_one_function(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        checkpoint, "load_url", lambda url, model_dir=None, **options: asked.append(url) or {}
+    )
+    assert _load_checkpoint("https://host/weights.pth") == {}
+    assert asked == ["https://host/weights.pth"]
+
+
+def test_a_bad_map_location_is_no_damage(tmp_path):
+    torch.save({"w": torch.ones(1)}, tmp_path / "ok.pth")
+    with pytest.raises(RuntimeError, match=r"^don't know how to restore data location"):
+        _load_checkpoint(str(tmp_path / "ok.pth"), map_location="nowhere")

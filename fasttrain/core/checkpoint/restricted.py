@@ -102,10 +102,18 @@ def _guarded(read: Callable[[], Any], name: str, admitted: Mapping[str, Any]) ->
     except pickle.UnpicklingError as error:
         raise _explain(error, name) from error
     except _DAMAGE as error:
+        if _is_about_devices(error):
+            raise
         raise CheckpointError(
             f"checkpoint {name!r} is damaged or no checkpoint ({type(error).__name__}: "
             f"{_first_line(error)}); take another file, or verify it with `fasttrain verify`"
         ) from error
+
+
+def _is_about_devices(error: BaseException) -> bool:
+    """Whether the file is fine, but its tensors cannot go where `map_location` or the file says."""
+    told = ("don't know how to restore data location", "Attempting to deserialize object on")
+    return isinstance(error, RuntimeError) and str(error).startswith(told)
 
 
 def _explain(error: pickle.UnpicklingError, name: str) -> Exception:
