@@ -40,8 +40,8 @@ def load_annotations(path: str) -> Any:
         with open_file(path, "rb") as file:
             return load_restricted(file)  # type: ignore[arg-type]
     raise TypeError(
-        f"Unsupported format: {suffix or path!r}; an annotation file ends in .json, .yaml, .yml, "
-        ".pkl or .pickle. Override `load_data_list` to read another one."
+        f"Unsupported format: {suffix.lstrip('.') or repr(path)}; an annotation file ends in "
+        ".json, .yaml, .yml, .pkl or .pickle. Override `load_data_list` to read another one."
     )
 
 

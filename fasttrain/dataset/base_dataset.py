@@ -65,6 +65,10 @@ class BaseDataset(Dataset):
 
     METAINFO: dict = {}
     _fully_initialized: bool = False
+    # The annotations, pickled one after the other, and where each one ends; with `serialize_data`
+    # they take the place of `data_list`.
+    data_bytes: np.ndarray
+    data_address: np.ndarray
 
     def __init__(
         self,
@@ -90,8 +94,6 @@ class BaseDataset(Dataset):
         self.test_mode = test_mode
         self.max_refetch = max_refetch
         self.data_list: list[dict] = []
-        self.data_bytes: np.ndarray = np.empty(0, np.uint8)
-        self.data_address: np.ndarray = np.empty(0, np.int64)
         self._join_prefix()
         self.pipeline = Compose(pipeline)
         if not lazy_init:
@@ -229,9 +231,7 @@ class BaseDataset(Dataset):
         for key, prefix in self.data_prefix.items():
             if not isinstance(prefix, str):
                 raise TypeError(f"prefix should be a string, but got {type(prefix)}")
-            if not prefix:
-                self.data_prefix[key] = self.data_root or ""
-            elif self.data_root and not is_absolute(prefix):
+            if self.data_root and not is_absolute(prefix):
                 self.data_prefix[key] = os.path.join(self.data_root, prefix)
 
     @force_full_init
@@ -254,7 +254,10 @@ class BaseDataset(Dataset):
         return subset
 
     def _get_serialized_subset(self, indices: Sequence[int] | int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = _chosen(indices, len(self.data_address))
+        size = len(self.data_address)
+        if isinstance(indices, int):
+            assert abs(indices) <= size, f"{indices} is out of dataset length({size})"
+        chosen = _chosen(indices, size)
         ends = self.data_address[chosen]
         starts = np.concatenate(([0], self.data_address[:-1]))[chosen]
         parts = [self.data_bytes[start:end] for start, end in zip(starts, ends, strict=True)]
@@ -298,7 +301,12 @@ def _chosen(indices: Sequence[int] | int, size: int) -> list[int]:
         return list(range(size)[:indices] if indices >= 0 else range(size)[indices:])
     if not isinstance(indices, Sequence) or isinstance(indices, str):
         raise TypeError(f"indices should be a int or sequence of int, but got {type(indices)}")
-    return [range(size)[index] for index in indices]
+    numbers = range(size)
+    try:
+        return [numbers[index] for index in indices]
+    except IndexError as e:
+        wrong = [index for index in indices if not -size <= index < size]
+        raise IndexError(f"indices {wrong} are out of a dataset of {size} samples") from e
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

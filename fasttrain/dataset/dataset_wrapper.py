@@ -108,6 +108,12 @@ class ConcatDataset(_Wrapper, TorchConcatDataset):
                     raise ValueError(
                         f"{key} does not in the meta information of the {number}-th dataset"
                     )
+                kinds = type(dataset.metainfo[key]), type(first[key])
+                if kinds[0] is not kinds[1]:
+                    raise TypeError(
+                        f"The type {kinds[0]} of {key} in the {number}-th dataset should be the "
+                        f"same with the first dataset {kinds[1]}"
+                    )
                 if not _equal(dataset.metainfo[key], first[key]):
                     raise ValueError(
                         f"The meta information of the {number}-th dataset does not match meta "

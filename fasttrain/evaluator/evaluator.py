@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from fasttrain.dataset import pseudo_collate
 from fasttrain.evaluator.metric import BaseMetric
 from fasttrain.registry import EVALUATOR, METRICS
 
@@ -69,8 +70,8 @@ class Evaluator:
 
         Args:
             data_samples: predictions; any iterable.
-            data: the batches they belong to, equally many.
-            chunk_size: how many are handed to the metrics at a time.
+            data: the samples they belong to, equally many.
+            chunk_size: how many are handed to the metrics at a time, as one batch.
         """
         if data is not None:
             assert len(data_samples) == len(data), (
@@ -81,7 +82,7 @@ class Evaluator:
         batches = None if data is None else _chunks(data, chunk_size)
         for chunk in _chunks(data_samples, chunk_size):
             size += len(chunk)
-            self.process(chunk, None if batches is None else next(batches))
+            self.process(chunk, None if batches is None else pseudo_collate(next(batches)))
         return self.evaluate(size)
 
 

@@ -86,8 +86,9 @@ class BaseMetric(metaclass=ABCMeta):
         metrics: list[Any] = [None]
         if is_main_process():
             computed = self.compute_metrics(_to_cpu(results))
-            prefix = f"{self.prefix}/" if self.prefix else ""
-            metrics = [{f"{prefix}{name}": value for name, value in computed.items()}]
+            if self.prefix:
+                computed = {f"{self.prefix}/{name}": value for name, value in computed.items()}
+            metrics = [computed]
         broadcast_object_list(metrics)
         self.results.clear()
         return metrics[0]

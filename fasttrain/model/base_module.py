@@ -66,7 +66,7 @@ class BaseModule(nn.Module, metaclass=ABCMeta):
                 logger="current",
                 level=logging.DEBUG,
             )
-        configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or ())
+        configs = _configs_of(self.init_cfg)
         pretrained = [config for config in configs if _is_pretrained(config)]
         others = [config for config in configs if not _is_pretrained(config)]
         if others:
@@ -119,6 +119,16 @@ class BaseModule(nn.Module, metaclass=ABCMeta):
     def __repr__(self) -> str:
         text = super().__repr__()
         return f"{text}\ninit_cfg={self.init_cfg}" if self.init_cfg else text
+
+
+def _configs_of(init_cfg: Any) -> list[dict]:
+    """The initializers' configs in a list; none where the config is empty."""
+    if not init_cfg:
+        return []
+    assert isinstance(init_cfg, dict | list | tuple), (
+        f"init_cfg should be a dict or a list of dict, but got {type(init_cfg)}"
+    )
+    return [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg)
 
 
 def _is_pretrained(config: dict) -> bool:

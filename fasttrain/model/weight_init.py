@@ -110,8 +110,8 @@ class BaseInit:
         self._function(module, bias=self.bias, **settings)
 
     def _get_init_info(self) -> str:
-        told = (f"{name}={getattr(self, name)}" for name in (*self._settings, "bias"))
-        return f"{type(self).__name__}: {', '.join(told)}"
+        told = [f"{name}={getattr(self, name)}" for name in (*self._settings, "bias")]
+        return f"{type(self).__name__}{': ' if self._settings else ', '}{', '.join(told)}"
 
 
 @WEIGHT_INITIALIZERS.register_module(name="Constant")

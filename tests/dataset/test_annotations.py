@@ -62,7 +62,7 @@ def test_absolute_paths(path: str, absolute: bool) -> None:
 
 
 def test_unknown_formats_and_missing_files() -> None:
-    with pytest.raises(TypeError, match=r"Unsupported format: '.csv'; an annotation file ends in"):
+    with pytest.raises(TypeError, match=r"Unsupported format: csv; an annotation file ends in"):
         load_annotations("a.csv")
     with pytest.raises(FileNotFoundError, match=r"nonesuch.json"):
         load_annotations("nonesuch.json")

@@ -169,7 +169,7 @@ def test_wrong_arguments(ann_file: str) -> None:
         BaseDataset(ann_file).get_cat_ids(0)
 
 
-SUBSETS = [(2, [0, 1]), (-2, [3, 4]), (0, []), (10, [0, 1, 2, 3, 4]), ([3, 0, 3], [3, 0, 3])]
+SUBSETS = [(2, [0, 1]), (-2, [3, 4]), (0, []), (5, [0, 1, 2, 3, 4]), ([3, 0, 3], [3, 0, 3])]
 
 
 @pytest.mark.parametrize("serialize", [True, False])
@@ -189,8 +189,30 @@ def test_subsets(ann_file: str, serialize: bool, indices: Any, expected: list[in
 def test_wrong_subsets(ann_file: str, indices: Any) -> None:
     with pytest.raises(TypeError, match="indices should be a int or sequence of int, but got"):
         BaseDataset(ann_file).get_subset(indices)
-    with pytest.raises(IndexError):
-        BaseDataset(ann_file).get_subset([9])
+
+
+def test_subsets_beyond_the_end(ann_file: str) -> None:
+    with pytest.raises(IndexError, match=r"indices \[9, -6\] are out of a dataset of 5 samples"):
+        BaseDataset(ann_file).get_subset([9, 1, -6])
+    for indices in (6, -6):
+        with pytest.raises(AssertionError, match=rf"{indices} is out of dataset length\(5\)"):
+            BaseDataset(ann_file).get_subset(indices)
+        assert len(BaseDataset(ann_file, indices=indices)) == 5
+
+
+def test_pickled_annotations_are_there_when_asked_for(ann_file: str) -> None:
+    assert not hasattr(BaseDataset(ann_file, lazy_init=True), "data_bytes")
+    assert not hasattr(BaseDataset(ann_file, serialize_data=False), "data_address")
+    dataset = BaseDataset(ann_file)
+    assert dataset.data_address[-1] == len(dataset.data_bytes)
+    assert dataset.data_list == []
+
+
+def test_an_empty_prefix_is_the_root(ann_file: str) -> None:
+    dataset = BaseDataset(
+        ann_file, data_root="root", data_prefix={"a": "", "b": "c"}, lazy_init=True
+    )
+    assert dataset.data_prefix == {"a": "root/", "b": "root/c"}
 
 
 def test_lazy_datasets_are_loaded_when_needed(ann_file: str, warned: list[str]) -> None:

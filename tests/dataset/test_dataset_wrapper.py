@@ -66,6 +66,10 @@ def test_concatenated_datasets_tell_the_same_story() -> None:
     with pytest.raises(ValueError, match="information of the 2-th dataset does not match"):
         ConcatDataset([plain, other])
     assert ConcatDataset([plain, other], ignore_keys="a").metainfo == {"a": 1}
+    with pytest.raises(
+        TypeError, match="<class 'str'> of a in the 2-th dataset should be the same"
+    ):
+        ConcatDataset([plain, Numbers(metainfo={"a": ""})])
     assert len(ConcatDataset([richer, other], ignore_keys=["a", "b"])) == 10
     with pytest.raises(
         TypeError, match="ignore_keys should be a list or str, but got <class 'int'>"

@@ -74,6 +74,9 @@ def test_offline_evaluation_in_chunks() -> None:
     evaluator = Evaluator(count)
     assert evaluator.offline_evaluate([1, 2, 3], [4, 5, 6], chunk_size=2) == {"count/samples": 3}
     assert count.seen == [([4, 5], [1, 2]), ([6], [3])]
+    count.seen.clear()
+    evaluator.offline_evaluate([1, 2], [{"x": 4}, {"x": 5}], chunk_size=2)
+    assert count.seen == [({"x": [4, 5]}, [1, 2])]
     assert evaluator.offline_evaluate(iter([1, 2, 3])) == {"count/samples": 3}  # type: ignore
     assert evaluator.offline_evaluate([]) == {"count/samples": 0}
     with pytest.raises(AssertionError, match="length: 3 data length: 1"):

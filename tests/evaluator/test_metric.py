@@ -47,6 +47,16 @@ def test_names_carry_the_prefix(prefix: str | None, name: str) -> None:
     assert name in Sum(prefix=prefix).evaluate(0)
 
 
+def test_without_a_prefix_the_results_stay_as_they_are() -> None:
+    class Numbered(Sum):
+        default_prefix = None
+
+        def compute_metrics(self, results: list) -> dict:
+            return {1: 2}
+
+    assert Numbered().evaluate(0) == {1: 2}
+
+
 def test_what_is_said(said: list[str]) -> None:
     class Bare(Sum):
         default_prefix = None

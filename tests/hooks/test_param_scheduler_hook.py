@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 from typing import Any
-
 from unittest.mock import Mock
 
 import pytest

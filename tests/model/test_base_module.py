@@ -152,3 +152,19 @@ def test_the_record_goes_to_the_log_file(tmp_path: Path, request: pytest.Fixture
         "\nchild.linear.bias - torch.Size([1]): \nInitialized by user-defined `init_weights` in "
         "OwnBias  \n" in text
     )
+
+
+@pytest.mark.parametrize("empty", [None, {}, []])
+def test_an_empty_config_initializes_nothing(empty: Any) -> None:
+    model = Linear(empty)
+    before = [parameter.clone() for parameter in model.parameters()]
+    model.init_weights()
+    assert model.is_init
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_a_config_is_no_text() -> None:
+    with pytest.raises(
+        AssertionError, match="init_cfg should be a dict or a list of dict, but got"
+    ):
+        Linear("Constant").init_weights()

@@ -153,6 +153,7 @@ def test_a_pretrained_part_by_prefix(tmp_path: Path) -> None:
     PretrainedInit(str(path), prefix="backbone.")(layer)
     assert values(layer) == [3.0]
     assert PretrainedInit("x")._get_init_info() == "PretrainedInit: load from x"
+    assert BaseInit(bias=1)._get_init_info() == "BaseInit, bias=1"
 
 
 def test_a_record_is_needed() -> None:

@@ -170,7 +170,7 @@ def test_frozen_parameters_are_left_out_and_said(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("paramwise", [{"bias_lr_mult": 2}, {"custom_keys": {"0": {"lr_mult": 2}}}])
 def test_a_multiplied_lr_must_be_given(paramwise: dict[str, Any]) -> None:
     constructor = DefaultOptimWrapperConstructor({"optimizer": {"type": "SGD"}}, paramwise)
-    with pytest.raises(ValueError, match="base_lr should not be None.*add lr to it"):
+    with pytest.raises(ValueError, match=r"base_lr should not be None.*add lr to it"):
         constructor(nn.Sequential(nn.Linear(1, 1)))
 
 
