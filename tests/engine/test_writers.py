@@ -26,6 +26,7 @@ def test_json_writes_what_is_new_grouped_by_iteration(tmp_path: Path) -> None:
     with EventStorage() as storage:
         writer = JSONWriter(path)
         storage.put_scalar("lr", 0.1, smoothing_hint=False)
+        storage.put_scalar("alpha", 1, smoothing_hint=False)
         storage.iter = 1
         storage.put_scalar("loss", 2.0)
         writer.write()
@@ -35,10 +36,11 @@ def test_json_writes_what_is_new_grouped_by_iteration(tmp_path: Path) -> None:
         writer.write()
         writer.close()
     assert lines(path) == [
-        {"iteration": 0, "lr": 0.1},
+        {"alpha": 1.0, "iteration": 0, "lr": 0.1},
         {"iteration": 1, "loss": 2.0},
         {"iteration": 2, "loss": 3.0},
     ]
+    assert list(lines(path)[0]) == ["alpha", "iteration", "lr"]  # sorted
     JSONWriter(path).close()
     assert len(lines(path)) == 3  # appended to, never cut
 

@@ -56,6 +56,7 @@ def test_the_rate_is_put_before_the_scheduler_steps() -> None:
     trainer.register_hooks([LRScheduler()])
     trainer.train(0, 3)
     assert trainer.storage.history("lr").values() == [(1.0, 0), (0.5, 1), (0.25, 2)]
+    assert trainer.storage.smoothing_hints() == {"lr": False}
     other = Trainer()
     other.register_hooks([LRScheduler()])
     other.load_state_dict(trainer.state_dict())
