@@ -74,8 +74,7 @@ def sync_random_seed(group: ProcessGroup | None = None) -> int:
 
 def broadcast_object_list(data: list[Any], src: int = 0, group: ProcessGroup | None = None) -> None:
     """Overwrite the entries of `data` in place with those of the process `src`."""
-    if not isinstance(data, list):
-        raise TypeError(f"data should be a list of objects, but got {type(data)}")
+    assert isinstance(data, list), f"data should be a list of objects, but got {type(data)}"
     if get_world_size(group) > 1:
         torch_dist.broadcast_object_list(data, src, group)
 

@@ -98,6 +98,7 @@ def _bind_device(local_rank: int) -> None:
 
 
 def _init_process_group(init_backend: str, backend: str, **kwargs: Any) -> None:
+    """Create the group; rank and world size are in `kwargs` or in the environment."""
     if init_backend == "torch":
         torch_dist.init_process_group(backend=backend, **kwargs)
     elif init_backend == "deepspeed":
@@ -111,10 +112,8 @@ def _init_process_group(init_backend: str, backend: str, **kwargs: Any) -> None:
 
 
 def _init_dist_pytorch(backend: str, init_backend: str = "torch", **kwargs: Any) -> None:
-    rank = int(os.environ["RANK"])
     _bind_device(int(os.environ["LOCAL_RANK"]))
-    world_size = int(os.environ["WORLD_SIZE"])
-    _init_process_group(init_backend, backend, rank=rank, world_size=world_size, **kwargs)
+    _init_process_group(init_backend, backend, **kwargs)
 
 
 def _init_dist_mpi(backend: str, **kwargs: Any) -> None:
@@ -145,7 +144,7 @@ def _init_dist_slurm(
     os.environ.setdefault("MASTER_PORT", DEFAULT_PORT)
     os.environ.update(WORLD_SIZE=world_size, RANK=rank, LOCAL_RANK=local_rank)
     _bind_device(int(local_rank))
-    _init_process_group(init_backend, backend, rank=int(rank), world_size=int(world_size), **kwargs)
+    _init_process_group(init_backend, backend, **kwargs)
 
 
 def init_local_group(node_rank: int, num_gpus_per_node: int) -> None:

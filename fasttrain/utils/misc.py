@@ -33,9 +33,9 @@ def is_str(x: Any) -> bool:
 
 def is_seq_of(seq: Any, expected_type: type | tuple[type, ...], seq_type: Any = None) -> bool:
     """Whether `seq` is a sequence, of class `seq_type` if given, of items of the expected type."""
-    kind: Any = collections.abc.Sequence if seq_type is None else seq_type
-    assert isinstance(kind, type | tuple), f"seq_type must be a class, got {seq_type!r}"
-    if not isinstance(seq, kind):
+    is_kind = isinstance(seq_type, type | tuple)
+    assert seq_type is None or is_kind, f"seq_type must be a class, got {seq_type!r}"
+    if not isinstance(seq, seq_type or collections.abc.Sequence):
         return False
     return all(isinstance(item, expected_type) for item in seq)
 

@@ -31,7 +31,7 @@ def test_objects_pass_through() -> None:
     assert objects == [1, "two"]
     assert dist.all_gather_object("x") == ["x"]
     assert dist.gather_object("x") == ["x"]
-    with pytest.raises(TypeError, match="data should be a list of objects"):
+    with pytest.raises(AssertionError, match="data should be a list of objects"):
         dist.broadcast_object_list((1,))  # type: ignore[arg-type]
 
 

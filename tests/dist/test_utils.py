@@ -63,8 +63,10 @@ def test_pytorch_launcher(started: list, monkeypatch: pytest.MonkeyPatch) -> Non
     for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
     dist.init_dist("pytorch", backend="gloo", timeout=20)
+    dist.init_dist("pytorch", backend="gloo", rank=1, world_size=2)  # not the environment's
     assert started == [
-        {"backend": "gloo", "rank": 3, "world_size": 4, "timeout": timedelta(seconds=20)}
+        {"backend": "gloo", "timeout": timedelta(seconds=20)},
+        {"backend": "gloo", "rank": 1, "world_size": 2},
     ]
 
 
@@ -94,10 +96,9 @@ def test_slurm_launcher(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utils.subprocess, "check_output", scontrol)
     dist.init_dist("slurm", backend="gloo", port=12345)
     assert asked == [["scontrol", "show", "hostname", "node[1-4]"]]
-    assert started == [{"backend": "gloo", "rank": 5, "world_size": 8}]
-    assert [utils.os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK")] == [
-        "node1", "12345", "1",
-    ]  # fmt: skip
+    assert started == [{"backend": "gloo"}]
+    set_by_us = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "RANK", "WORLD_SIZE")
+    assert [utils.os.environ[name] for name in set_by_us] == ["node1", "12345", "1", "5", "8"]
 
 
 def test_wrong_arguments_of_init_dist(started: list) -> None:
