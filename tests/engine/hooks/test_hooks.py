@@ -31,6 +31,7 @@ from fasttrain.engine import (
     TrainerBase,
 )
 from fasttrain.engine.events import get_event_storage
+from fasttrain.engine.hooks import evaluation
 from fasttrain.engine.hooks.common import shown_group
 from fasttrain.engine.writers import EventWriter
 from support import assert_same
@@ -223,6 +224,32 @@ def test_evaluation_by_iterations_runs_once_at_the_end() -> None:
     trainer.train(0, 4)
     assert calls == [1, 4]
     assert trainer.storage.history("box/AP").values() == [(1.5, 1), (1.5, 4)]
+
+
+@pytest.mark.parametrize(
+    ("is_main", "everywhere", "log"),
+    [
+        (True, False, ["all here", "evaluated", "all here"]),
+        (False, False, ["all here", "all here"]),
+        (False, True, ["all here", "evaluated", "all here"]),
+    ],
+)
+def test_processes_meet_before_and_after_an_evaluation(
+    is_main: bool, everywhere: bool, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(evaluation.comm, "synchronize", lambda: seen.append("all here"))
+    monkeypatch.setattr(evaluation.comm, "is_main_process", lambda: is_main)
+
+    def evaluate(epoch: int) -> dict:
+        seen.append("evaluated")
+        return {"acc": 1.0}
+
+    trainer = Trainer()
+    trainer.register_hooks([EvalHook(1, -1, evaluate, 1, "val", everywhere)])
+    trainer.train(0, 1)
+    assert seen == log
+    assert ("val/acc" in trainer.storage.histories()) == ("evaluated" in log)
 
 
 @pytest.mark.parametrize(
