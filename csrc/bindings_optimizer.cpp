@@ -10,6 +10,7 @@
 #include <pybind11/stl.h>
 
 #include <atomic>
+#include <unordered_set>
 
 namespace py = pybind11;
 using namespace fasttrain;
@@ -45,6 +46,73 @@ struct BusyGuard {
     std::atomic<bool> &flag;
 };
 
+// What a dict of state dicts held when the table was built: as long as the same objects are in the
+// same places, the addresses in the table are those of the states. References keep them alive.
+class StateSnapshot {
+  public:
+    // Of the entries of `params` alone; others change as they please.
+    void take(py::object state, const std::vector<PyObject *> &params) {
+        state_ = std::move(state);
+        held_.clear();
+        if (!PyDict_Check(state_.ptr()))
+            return;
+        const std::unordered_set<PyObject *> wanted(params.begin(), params.end());
+        visit([&](PyObject *param, PyObject *states) {
+            const bool ours = wanted.count(param) != 0 && PyDict_Check(states);
+            held_.push_back(py::reinterpret_borrow<py::object>(param));
+            held_.push_back(ours ? py::reinterpret_borrow<py::object>(states) : py::object());
+            if (ours)
+                visit_values(states, [&](PyObject *value) {
+                    held_.push_back(py::reinterpret_borrow<py::object>(value));
+                    return true;
+                });
+            return true;
+        });
+    }
+
+    bool holds(const py::object &state) const {
+        if (state.ptr() != state_.ptr())
+            return false;
+        if (!PyDict_Check(state_.ptr()))
+            return true;
+        size_t at = 0;
+        const auto is_next = [&](PyObject *object) {
+            return at < held_.size() && held_[at++].ptr() == object;
+        };
+        const bool same = visit([&](PyObject *param, PyObject *states) {
+            if (!is_next(param) || at == held_.size())
+                return false;
+            if (!held_[at]) // not ours
+                return ++at, true;
+            return is_next(states) && visit_values(states, is_next);
+        });
+        return same && at == held_.size();
+    }
+
+  private:
+    // Calls `visitor(key, value)` until it says false; whether it never did.
+    template <class Visitor> bool visit(Visitor &&visitor) const {
+        Py_ssize_t position = 0;
+        PyObject *key, *value;
+        while (PyDict_Next(state_.ptr(), &position, &key, &value))
+            if (!visitor(key, value))
+                return false;
+        return true;
+    }
+
+    template <class Visitor> static bool visit_values(PyObject *dict, Visitor &&visitor) {
+        Py_ssize_t position = 0;
+        PyObject *key, *value;
+        while (PyDict_Next(dict, &position, &key, &value))
+            if (!visitor(value))
+                return false;
+        return true;
+    }
+
+    py::object state_;
+    std::vector<py::object> held_; // per entry: parameter, its dict or null, the dict's values
+};
+
 class Table {
   public:
     // `keys` are what of a group matters, the learning rate first.
@@ -62,7 +130,8 @@ class Table {
     void add_group(py::dict group) {
         HeldGroup held;
         held.params = group[params_name_];
-        held.size = py::len(held.params);
+        for (const py::handle param : held.params)
+            held.members.push_back(py::reinterpret_borrow<py::object>(param));
         held.dict = std::move(group);
         groups_.push_back(std::move(held));
         table_.groups.emplace_back();
@@ -99,16 +168,25 @@ class Table {
 
     void finish() { table_.finish(); }
 
+    // Call it when the states of all slots are in `state`, the optimizer's.
+    void hold_state(py::object state) {
+        std::vector<PyObject *> params;
+        for (const HeldParam &held : params_)
+            params.push_back(held.param.ptr());
+        snapshot_.take(std::move(state), params);
+    }
+
     bool first(size_t index) const { return table_.slots.at(index).first; }
 
     // (norm, coefficient, finite), or the name of what stands in the way: "rebind" when the table
     // no longer describes the parameters, "irregular" when a gradient has another layout or dtype.
     // `given` has a gradient or None per parameter, in the table's order; None: each one's `grad`.
-    py::object step(py::list param_groups, py::object given, double unscale, NormKind norm,
-                    double power, double max_norm, double clip_value, double extra_norm,
-                    double known_norm, bool check_finite, bool zero, int threads) {
+    py::object step(py::list param_groups, py::object state, py::object given, double unscale,
+                    NormKind norm, double power, double max_norm, double clip_value,
+                    double extra_norm, double known_norm, bool check_finite, bool zero,
+                    int threads) {
         const BusyGuard guard(busy_);
-        if (!groups_hold(param_groups) || !params_hold())
+        if (!groups_hold(param_groups) || !snapshot_.holds(state) || !params_hold())
             return py::str("rebind");
         std::vector<py::object> grads; // keeps them alive while the lock is released
         if (!find_gradients(given, grads))
@@ -148,12 +226,12 @@ class Table {
     // As `step`, but everything stays on the device: addresses of the loss scale, of a flag that
     // forbids the step, and of where norm and flag go; 0 where there is none. True when the step
     // went into a graph.
-    py::object step_cuda(py::list param_groups, py::object given, double unscale, NormKind norm,
-                         double power, double max_norm, double clip_value, bool check_finite,
-                         bool zero, uintptr_t scale, uintptr_t found_inf, uintptr_t norm_out,
-                         uintptr_t found_out, uintptr_t stream) {
+    py::object step_cuda(py::list param_groups, py::object state, py::object given, double unscale,
+                         NormKind norm, double power, double max_norm, double clip_value,
+                         bool check_finite, bool zero, uintptr_t scale, uintptr_t found_inf,
+                         uintptr_t norm_out, uintptr_t found_out, uintptr_t stream) {
         const BusyGuard guard(busy_);
-        if (!groups_hold(param_groups) || !params_hold())
+        if (!groups_hold(param_groups) || !snapshot_.holds(state) || !params_hold())
             return py::str("rebind");
         std::vector<py::object> grads;
         if (!find_gradients(given, grads))
@@ -180,8 +258,8 @@ class Table {
     struct HeldGroup {
         py::dict dict;
         py::list params;
-        size_t size = 0;
-        std::vector<py::object> values; // of `keys`, as last seen
+        std::vector<py::object> members; // of `params`
+        std::vector<py::object> values;  // of `keys`, as last seen
     };
     struct HeldParam {
         py::object param;
@@ -242,6 +320,15 @@ class Table {
         return same;
     }
 
+    static bool members_hold(const HeldGroup &held) {
+        if (held.params.size() != held.members.size())
+            return false;
+        for (size_t i = 0; i < held.members.size(); ++i)
+            if (PyList_GET_ITEM(held.params.ptr(), Py_ssize_t(i)) != held.members[i].ptr())
+                return false;
+        return true;
+    }
+
     bool groups_hold(const py::list &param_groups) {
         if (param_groups.size() != groups_.size())
             return false;
@@ -249,7 +336,7 @@ class Table {
             HeldGroup &held = groups_[index];
             if (PyList_GET_ITEM(param_groups.ptr(), Py_ssize_t(index)) != held.dict.ptr() ||
                 PyDict_GetItemWithError(held.dict.ptr(), params_name_.ptr()) != held.params.ptr() ||
-                held.params.size() != held.size)
+                !members_hold(held))
                 return false;
             int changed = -1;
             for (size_t key = 0; key < keys_.size(); ++key) {
@@ -338,6 +425,7 @@ class Table {
     std::vector<HeldGroup> groups_;
     std::vector<HeldParam> params_;
     std::vector<py::object> watched_;
+    StateSnapshot snapshot_;
     py::list all_params_;
     std::atomic<bool> busy_{false};
 };
@@ -365,6 +453,7 @@ void bind_optimizer(py::module_ &module) {
         .def("add", &Table::add)
         .def("watch", &Table::watch)
         .def("finish", &Table::finish)
+        .def("hold_state", &Table::hold_state)
         .def("first", &Table::first)
 #ifdef FT_CUDA
         .def("workspace_bytes", &Table::workspace_bytes)

@@ -84,6 +84,7 @@ class Binding:
         if not on_cpu:
             self._table.set_gpu(self.device)
         self._fill(optimizer, previous_first)
+        self._table.hold_state(optimizer.state)
         self.usable = not self.outside or (on_cpu and bool(self.params))
         self._finish()
 
@@ -207,6 +208,7 @@ class Binding:
             known = overlap.collect(self.params)
         found = self._table.step(
             optimizer.param_groups,
+            optimizer.state,
             gradients,
             unscale,
             self._norms[clip.kind],

@@ -65,6 +65,7 @@ class DeviceBinding(Binding):
         with self._current():
             done = self._table.step_cuda(
                 optimizer.param_groups,
+                optimizer.state,
                 gradients,
                 1.0 / divisor,
                 self._norms[clip.kind],
