@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from fasttrain import native
-from fasttrain.core.env import raise_open_file_limit, setup_multi_processing
+from fasttrain.core.env import raise_open_file_limit
 from fasttrain.dist import broadcast, init_dist, is_distributed
+from fasttrain.utils.dl_utils import set_multi_processing
 from fasttrain.version import __version__
 
 LINE = "-" * 60
@@ -22,7 +23,8 @@ def set_up_process(env_cfg: dict[str, Any], launcher: str) -> None:
     """Apply the environment's config: cuDNN, worker processes, process group, open files.
 
     Args:
-        env_cfg: may have `cudnn_benchmark`, `mp_cfg`, `dist_cfg` and `resource_limit`.
+        env_cfg: may have `cudnn_benchmark`, `mp_cfg` (arguments of `set_multi_processing`),
+            `dist_cfg` and `resource_limit`.
         launcher: 'none', or how the processes of a distributed run were started.
     """
     if not isinstance(env_cfg, dict):
@@ -30,12 +32,7 @@ def set_up_process(env_cfg: dict[str, Any], launcher: str) -> None:
     distributed = launcher != "none"
     if env_cfg.get("cudnn_benchmark"):
         torch.backends.cudnn.benchmark = True
-    mp_cfg = env_cfg.get("mp_cfg") or {}
-    setup_multi_processing(
-        mp_cfg.get("mp_start_method", "fork"),
-        mp_cfg.get("opencv_num_threads", 0),
-        distributed=distributed,
-    )
+    set_multi_processing(**(env_cfg.get("mp_cfg") or {}), distributed=distributed)
     if distributed and not is_distributed():
         init_dist(launcher, **(env_cfg.get("dist_cfg") or {}))
     raise_open_file_limit(env_cfg.get("resource_limit", 4096))

@@ -15,6 +15,7 @@ from fasttrain.config import Config, ConfigDict
 from fasttrain.dist import get_dist_info, is_main_process
 from fasttrain.evaluator import Evaluator
 from fasttrain.hooks.hook import Hook
+from fasttrain.logging import MessageHub
 from fasttrain.optim import OptimWrapper, _ParamScheduler
 from fasttrain.registry import RUNNERS, DefaultScope
 from fasttrain.visualization import Visualizer
@@ -60,7 +61,7 @@ class Runner(RunnerCheckpoints):
         log_processor: formats the log.
         log_level: level of the logger.
         visualizer: writes scalars and pictures.
-        default_scope: registry in which names are looked up first.
+        default_scope: registry in which names are looked up first; None keeps the present one.
         randomness: arguments of `set_randomness`.
         experiment_name: by default the config file's name and the time.
         cfg: the full config, which is logged and saved.
@@ -91,7 +92,7 @@ class Runner(RunnerCheckpoints):
         log_processor: dict | None = None,
         log_level: str = "INFO",
         visualizer: Visualizer | dict | None = None,
-        default_scope: str = "mmengine",
+        default_scope: str | None = "mmengine",
         randomness: dict = dict(seed=None),  # noqa: B006
         experiment_name: str | None = None,
         cfg: ConfigType | None = None,
@@ -135,9 +136,11 @@ class Runner(RunnerCheckpoints):
         self._name_run(experiment_name)
 
         # Other instances (message hub, visualizer, scope) are found by the experiment's name.
-        self.default_scope = DefaultScope.get_instance(
-            self._experiment_name, scope_name=default_scope
-        )
+        self.default_scope = None
+        if default_scope is not None:
+            self.default_scope = DefaultScope.get_instance(
+                self._experiment_name, scope_name=default_scope
+            )
         self.log_processor = self.build_log_processor(
             {} if log_processor is None else log_processor
         )
@@ -182,7 +185,7 @@ class Runner(RunnerCheckpoints):
             name = self._timestamp
             if experiment_name is not None:
                 name = f"{experiment_name}_{self._timestamp}"
-            if not DefaultScope.check_instance_created(name):
+            if not any(kind.check_instance_created(name) for kind in (DefaultScope, MessageHub)):
                 break
             created_at += 1
         self._experiment_name = name
@@ -220,13 +223,13 @@ class Runner(RunnerCheckpoints):
         """Train, and return the model."""
         model = unwrapped(self.model)
         assert hasattr(model, "train_step"), (
-            "expected a model that has implemented `train_step` to train, got "
-            f"{type(model).__name__} without it"
+            "If you want to train your model, please make sure your model has implemented "
+            f"`train_step`; {type(model).__name__} has not."
         )
         if self._val_loop is not None:
             assert hasattr(model, "val_step"), (
-                "expected a model that has implemented `val_step` to validate, got "
-                f"{type(model).__name__} without it"
+                "If you want to validate your model, please make sure your model has implemented "
+                f"`val_step`; {type(model).__name__} has not."
             )
         if self._train_loop is None:
             raise RuntimeError(

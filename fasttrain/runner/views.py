@@ -10,7 +10,7 @@ from fasttrain.core.hooks import HookList
 from fasttrain.evaluator import Evaluator
 from fasttrain.hooks.hook import Hook
 
-from .priority import get_priority
+from .priority import Priority, get_priority
 
 
 class RunnerViews:
@@ -101,7 +101,7 @@ class RunnerViews:
 
     @_hooks.setter
     def _hooks(self, hooks: list[Hook]) -> None:
-        self._hook_list.replace(hooks, lambda hook: get_priority(hook.priority))
+        self._hook_list.replace(hooks, _priority_of)
 
     @property
     def epoch(self) -> int:
@@ -161,3 +161,11 @@ class RunnerViews:
     def val_begin(self) -> int:
         """The first epoch or iteration to validate after."""
         return self.train_loop.val_begin
+
+
+def _priority_of(hook: Any) -> int:
+    """The number of a hook's priority; of an object that does not tell one, the usual number."""
+    try:
+        return get_priority(hook.priority)
+    except (AttributeError, TypeError):
+        return Priority.NORMAL.value

@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -74,6 +76,7 @@ def test_missing_keys_are_named(make_cfg: Any, key: str) -> None:
         ({"model": 3}, TypeError, "model should be a nn.Module object or dict, but got 3"),
         ({"launcher": "ssh"}, ValueError, "Invalid launcher type: ssh"),
         ({"env_cfg": 3}, TypeError, "env_cfg should be a dict, but got 3"),
+        ({"env_cfg": {"mp_cfg": {"mp_start": "fork"}}}, TypeError, "unexpected .* 'mp_start'"),
         ({"log_processor": 3}, TypeError, "log processor should be a LogProcessor object or dict"),
         ({"visualizer": 3}, TypeError, "visualizer should be Visualizer object, a dict or None"),
         ({"param_scheduler": 3}, TypeError, "`param_scheduler` should be a `_ParamScheduler`"),
@@ -96,7 +99,7 @@ def test_a_model_without_its_step_cannot_run(make_runner: Any, mode: str) -> Non
     model = nn.Linear(2, 1)
     if mode == "val":
         model.train_step = lambda data, optim_wrapper: {}
-    with pytest.raises(AssertionError, match=f"a model that has implemented `{mode}_step`"):
+    with pytest.raises(AssertionError, match=f"your model has implemented `{mode}_step`"):
         make_runner(model=model).train()
 
 
@@ -207,6 +210,15 @@ def test_two_runs_of_one_second_are_kept_apart(make_runner: Any) -> None:
     assert first.message_hub is not second.message_hub
 
 
+def test_without_a_scope_the_present_one_stays(make_runner: Any) -> None:
+    before = make_runner().default_scope
+    runner = make_runner(default_scope=None)
+    assert runner.default_scope is None
+    assert DefaultScope.get_current_instance() is before
+    runner.train()
+    assert make_runner(default_scope=None).experiment_name != runner.experiment_name
+
+
 def test_name_and_dump_follow_the_config_file(make_cfg: Any, tmp_path: Path) -> None:
     path = tmp_path / "line.py"
     Config(make_cfg()).dump(str(path))
@@ -281,6 +293,21 @@ def test_hooks_can_be_replaced(make_runner: Any) -> None:
     assert len(runner.hooks) == 1
     runner.register_hook(Hook(), priority="HIGHEST")
     assert type(runner.hooks[0]) is Hook
+
+
+def test_any_object_can_stand_for_a_hook(make_runner: Any) -> None:
+    runner, stand_in, bare = make_runner(), Mock(), SimpleNamespace()
+    runner._hooks = [stand_in, bare]
+    runner.call_hook("before_run")
+    stand_in.before_run.assert_called_once_with(runner)
+    runner.register_hook(Hook(), "LOW")
+    runner.register_hook(Hook(), "HIGH")
+    assert [type(hook).__name__ for hook in runner.hooks] == [
+        "Hook",
+        "Mock",
+        "SimpleNamespace",
+        "Hook",
+    ]
 
 
 def test_call_hook_passes_arguments_and_names_the_hook_of_a_type_error(make_runner: Any) -> None:

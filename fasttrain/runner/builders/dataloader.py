@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from fasttrain.config import Config
 from fasttrain.core.worker_seed import BatchSeededInit
 from fasttrain.dataset import worker_init_fn as default_worker_init_fn
 from fasttrain.dist import get_rank, get_world_size
@@ -51,6 +52,8 @@ def build_dataloader(
     """
     if isinstance(dataloader, DataLoader):
         return dataloader
+    if isinstance(dataloader, Config):
+        dataloader = dataloader._cfg_dict
     if not isinstance(dataloader, dict):
         raise TypeError(
             f"dataloader should be a Dataloader object or dict, but got {type(dataloader)}"
@@ -108,7 +111,7 @@ def _worker_init(cfg: dict[str, Any], seed: int | None) -> Callable[[int], None]
     )
     if isinstance(given, dict):
         options = dict(given)
-        return partial(_function(options.pop("type"), "worker_init_fn"), **options)
+        return partial(_function(options.pop("type"), "worker_init_fn", AssertionError), **options)
     if given is not None:
         return given
     if seed is None:
@@ -127,18 +130,22 @@ def _worker_init(cfg: dict[str, Any], seed: int | None) -> Callable[[int], None]
 def _collate_fn(given: Any) -> Callable:
     if isinstance(given, dict):
         options = dict(given)
-        return partial(_function(options.pop("type"), "collate_fn"), **options)
+        return partial(_function(options.pop("type"), "collate_fn", TypeError), **options)
     if callable(given):
         return given
     raise TypeError(f"collate_fn should be a dict or callable object, but got {given}")
 
 
-def _function(kind: str | Callable, name: str) -> Callable:
-    """A function from its registered name."""
+def _function(kind: str | Callable, name: str, missing: type[Exception]) -> Callable:
+    """A function from its registered name; raises `missing` where there is none."""
     if callable(kind):
         return kind
+    if not isinstance(kind, str):
+        raise TypeError(f"type of {name} should be string or callable object, but got {type(kind)}")
     found = FUNCTIONS.get(kind)
-    assert found is not None, (
-        f"{name}: no function {kind!r} is registered; register it with FUNCTIONS.register_module()"
-    )
+    if found is None:
+        raise missing(
+            f"{name}: no function {kind!r} is registered; register it with "
+            "FUNCTIONS.register_module()"
+        )
     return found

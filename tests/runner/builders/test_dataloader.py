@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from fasttrain.config import Config
 from fasttrain.dataset import DefaultSampler, pseudo_collate, worker_init_fn
 from fasttrain.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS
 from fasttrain.runner import Runner
@@ -80,6 +81,12 @@ def test_batch_sampler() -> None:
     assert len(loader) == 3
 
 
+def test_a_config_object_is_as_good_as_a_dict() -> None:
+    loader = Runner.build_dataloader(Config(cfg()), seed=5)
+    assert type(loader) is DataLoader
+    assert len(loader) == len(Runner.build_dataloader(cfg()))
+
+
 def test_worker_init_fn() -> None:
     loader = Runner.build_dataloader(cfg(worker_init_fn={"type": "toy_worker_init", "value": 2}))
     assert loader.worker_init_fn.func is FUNCTIONS.get("toy_worker_init")
@@ -103,6 +110,9 @@ def test_num_batch_per_epoch_shows_the_datasets_head() -> None:
         (3, TypeError, "dataloader should be a Dataloader object or dict, but got <class 'int'>"),
         ({"sampler": None}, KeyError, "the dataloader's config needs the key 'dataset'"),
         ({"dataset": [1]}, KeyError, "the dataloader's config needs the key 'sampler'"),
+        (cfg(collate_fn={"type": "nope"}), TypeError, "collate_fn: no function 'nope' is regist"),
+        (cfg(collate_fn={"type": 3}), TypeError, "type of collate_fn should be string or callable"),
+        (cfg(worker_init_fn={"type": 3}), TypeError, "type of worker_init_fn should be string or"),
         (cfg(collate_fn=3), TypeError, "collate_fn should be a dict or callable object, but got 3"),
         (cfg(disable_subprocess_warning=3), AssertionError, "should be a bool, but got"),
         (cfg(dataset={"type": "Numbrs"}), KeyError, "Numbers"),
