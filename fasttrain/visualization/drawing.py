@@ -13,7 +13,6 @@ from fasttrain.dist import master_only
 from fasttrain.visualization.base_backend import require
 from fasttrain.visualization.utils import (
     blend,
-    check_length,
     check_type,
     check_type_and_length,
     color_str2rgb,
@@ -169,7 +168,8 @@ class Drawing:
         sizes = self._default_font_size if font_sizes is None else font_sizes
         check_type_and_length("font_sizes", sizes, (int, float, list), count)
         if font_properties is not None:
-            check_length("font_properties", font_properties, count)
+            font_type = require("matplotlib.font_manager", "matplotlib").FontProperties
+            check_type_and_length("font_properties", font_properties, (font_type, list), count)
         columns = {
             "size": value2list(sizes, (int, float), count),
             "color": color_val_matplotlib(_checked_list("colors", colors, (str, tuple), count)),
@@ -301,10 +301,13 @@ class Drawing:
         self._add_patches([polygon(points, closed=True) for points in corners], style)
 
     def _add_patches(self, patches: list[Any], style: tuple[Any, ...]) -> None:
-        """Add shapes; widths grow with the image's font size."""
+        """Add shapes; widths are at least 1, and limited so as not to hide a small image."""
         edge_colors, line_styles, line_widths, face_colors, alpha = style
-        scale = max(self._default_font_size // 10, 1)
-        widths = [width * scale for width in value2list(line_widths, (int, float), len(patches))]
+        at_most = self._default_font_size / 4
+        widths = [
+            min(max(width, 1), at_most)
+            for width in value2list(line_widths, (int, float), len(patches))
+        ]
         collections = require("matplotlib.collections", "matplotlib")
         self.ax_save.add_collection(
             collections.PatchCollection(

@@ -28,7 +28,7 @@ def draw_featmap(
         channel_reduction: "squeeze_mean" shows the mean of the channels, "select_max" the one with
             the largest sum, `None` several of them.
         topk: the number of channels shown without a reduction, those with the largest sums; -1
-            shows all of 1 or 3 channels as they are.
+            shows 1 channel, or the brightness of 3 that make an image.
         arrangement: rows and columns of the grid of channels.
         resize_shape: height and width of the result, or of each cell of the grid.
         alpha: the share of the overlaid image.
@@ -57,7 +57,7 @@ def draw_featmap(
             f"channel dimension you input is {channels}, you can use the channel_reduction "
             "parameter or set topk greater than 0 to solve the error"
         )
-        return convert_overlay_heatmap(featmap.mean(dim=0), overlaid_image, alpha)
+        return convert_overlay_heatmap(featmap, overlaid_image, alpha)
     return _grid(featmap, overlaid_image, topk, arrangement, alpha)
 
 

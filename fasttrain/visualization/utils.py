@@ -14,6 +14,8 @@ from fasttrain.visualization.base_backend import require
 if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+BRIGHTNESS = (0.114, 0.587, 0.299)  # what blue, green and red, in this order, add to it
+
 
 def tensor2ndarray(value: np.ndarray | Tensor) -> np.ndarray:
     """A tensor as an array on the host (sync point for a device); an array as it is."""
@@ -58,6 +60,9 @@ def color_val_matplotlib(colors: str | tuple | list[str] | list[tuple]) -> Any:
         return colors
     if isinstance(colors, tuple):
         assert len(colors) == 3, f"a color must have 3 values, got {colors}"
+        assert all(0 <= channel <= 255 for channel in colors), (
+            f"the values of a color must be in 0..255, got {colors}"
+        )
         return tuple(channel / 255 for channel in colors)
     if isinstance(colors, list):
         return [color_val_matplotlib(color) for color in colors]
@@ -76,23 +81,31 @@ def convert_overlay_heatmap(
     """A map of values as colors, from blue (smallest) to red, laid over an image.
 
     Args:
-        feat_map: shape [height, width] or [1, height, width].
+        feat_map: shape [height, width], or [channels, height, width] of 1 or 3 channels; three are
+            taken as an image, whose brightness counts.
         img: shape [height, width, 3], uint8.
         alpha: the share of the image.
     Returns:
         shape [height, width, 3], uint8.
     """
-    assert feat_map.ndim == 2 or (feat_map.ndim == 3 and feat_map.shape[0] == 1), (
-        f"feat_map must have the shape [H, W] or [1, H, W], got {tuple(feat_map.shape)}"
+    assert feat_map.ndim == 2 or (feat_map.ndim == 3 and feat_map.shape[0] in (1, 3)), (
+        f"feat_map must have the shape [H, W], [1, H, W] or [3, H, W], got {tuple(feat_map.shape)}"
     )
     values = tensor2ndarray(feat_map).astype(np.float64)
-    if values.ndim == 3:
-        values = values[0]
     low, high = float(values.min()), float(values.max())
-    shares = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    colors = require("matplotlib").colormaps["jet"](shares)[..., :3] * 255
-    heat = np.round(colors).astype(np.uint8)
+    levels = (values - low) / (high - low) * 255 if high > low else np.zeros_like(values)
+    levels = np.floor(np.nan_to_num(levels))
+    if levels.ndim == 3:
+        weights = BRIGHTNESS if levels.shape[0] == 3 else (1,)
+        levels = np.round(np.tensordot(weights, levels, axes=1))
+    heat = _jet(levels)
     return heat if img is None else blend(heat, img, alpha)
+
+
+def _jet(levels: np.ndarray) -> np.ndarray:
+    """Levels in 0..255 as colors from dark blue over cyan, yellow and red to dark red, uint8."""
+    peaks = 255 * np.array([3, 2, 1])  # four times the levels where red, green, blue are strongest
+    return np.rint(np.clip(382.5 - np.abs(4 * levels[..., None] - peaks), 0, 255)).astype(np.uint8)
 
 
 def blend(over: np.ndarray, under: np.ndarray, alpha: float) -> np.ndarray:

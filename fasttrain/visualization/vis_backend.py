@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from fasttrain.config import Config
 from fasttrain.registry import VISBACKENDS
 from fasttrain.visualization.base_backend import (
     BaseVisBackend,
@@ -22,7 +23,7 @@ from fasttrain.visualization.base_backend import (
     require,
     to_number,
 )
-from fasttrain.visualization.tracking_backends import (
+from fasttrain.visualization.tracking import (
     AimVisBackend,
     ClearMLVisBackend,
     DVCLiveVisBackend,
@@ -90,6 +91,7 @@ class LocalVisBackend(BaseVisBackend):
     @force_init_env
     def add_config(self, config: Any, **kwargs: Any) -> None:
         """Write the config as Python."""
+        assert isinstance(config, Config), f"config must be a Config, got {type(config)}"
         config.dump(self._config_save_file)
 
     @force_init_env

@@ -75,7 +75,7 @@ class Visualizer(Drawing, ManagerMixin):
                     cfg.setdefault("save_dir", str(Path(save_dir) / "vis_data"))
                 elif cfg.get("save_dir") is None:
                     warnings.warn(
-                        f"The writer {cfg.get('type')} is not built because save_dir is None.",
+                        f"Failed to add {cfg.get('type')}, please provide the `save_dir` argument.",
                         stacklevel=3,
                     )
                     continue

@@ -75,6 +75,8 @@ def test_texts_with_font_properties() -> None:
     font = font_manager.FontProperties(family="monospace")
     plain = draw("draw_texts", "wide", T([5, 5]))
     assert (draw("draw_texts", "wide", T([5, 5]), font_properties=font) != plain).any()
+    with pytest.raises(TypeError, match="`font_properties` should be .*FontProperties"):
+        draw("draw_texts", "wide", T([5, 5]), font_properties=1)
 
 
 def test_points() -> None:
@@ -119,7 +121,17 @@ def test_masks() -> None:
 def test_widths_may_be_lists() -> None:
     both = draw("draw_bboxes", T([[5, 5, 20, 20], [30, 5, 50, 20]]), line_widths=[1, 5])
     thin, thick = changed(both)[10, :25].sum(), changed(both)[10, 25:].sum()
-    assert thick > 2 * thin
+    assert thick > thin
+
+
+@pytest.mark.parametrize(("width", "as_if"), [(0, 1), (99, 2.5)])
+def test_widths_are_limited(width: float, as_if: float) -> None:
+    for method, shape in (
+        ("draw_bboxes", T([5, 5, 20, 20])),
+        ("draw_polygons", T([[5, 5], [20, 5], [9, 19]])),
+    ):
+        limited = draw(method, shape, line_widths=width)
+        np.testing.assert_array_equal(limited, draw(method, shape, line_widths=as_if))
 
 
 @pytest.mark.parametrize(

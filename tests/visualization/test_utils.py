@@ -49,9 +49,11 @@ def test_colors(color: Any, converted: Any) -> None:
     assert color_val_matplotlib(color) == converted
 
 
-@pytest.mark.parametrize(("color", "error"), [(3, TypeError), ((1, 2), AssertionError)])
+@pytest.mark.parametrize(
+    ("color", "error"), [(3, TypeError), ((1, 2), AssertionError), ((0, 0, 256), AssertionError)]
+)
 def test_refuses_colors(color: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"Invalid type for color|3 values, got \(1, 2\)"):
+    with pytest.raises(error, match=r"Invalid type for color|3 values, got \(1, 2\)|in 0..255"):
         color_val_matplotlib(color)
 
 
@@ -69,8 +71,18 @@ def test_heatmap() -> None:
     assert heat.shape == (1, 9, 3) and heat[0, 0].argmax() == 2 and heat[0, 8].argmax() == 0
     image = np.zeros((1, 9, 3), np.uint8)
     np.testing.assert_array_equal(convert_overlay_heatmap(ramp[0].numpy(), image, 1.0), image)
-    with pytest.raises(AssertionError, match=r"\[H, W\] or \[1, H, W\], got \(2, 3, 3\)"):
+    with pytest.raises(AssertionError, match=r"\[1, H, W\] or \[3, H, W\], got \(2, 3, 3\)"):
         convert_overlay_heatmap(torch.ones(2, 3, 3))
+
+
+def test_colors_of_a_heatmap() -> None:
+    thirds = convert_overlay_heatmap(torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
+    assert thirds.tolist() == [[[0, 0, 128], [0, 212, 255]], [[255, 212, 0], [128, 0, 0]]]
+    brightness = convert_overlay_heatmap(torch.arange(12.0).reshape(3, 2, 2))
+    assert brightness.tolist() == [
+        [[54, 255, 202], [146, 255, 110]],
+        [[242, 255, 14], [255, 176, 0]],
+    ]
 
 
 def test_blend() -> None:

@@ -63,6 +63,8 @@ def test_file_endings(tmp_path: Path, name: str) -> None:
 def test_config(tmp_path: Path) -> None:
     LocalVisBackend(str(tmp_path), config_save_file="c.py").add_config(Config({"a": {"b": 1}}))
     assert Config.fromfile(tmp_path / "c.py").a.b == 1
+    with pytest.raises(AssertionError, match="config must be a Config, got <class 'dict'>"):
+        LocalVisBackend(str(tmp_path)).add_config({})
 
 
 def test_images(tmp_path: Path) -> None:

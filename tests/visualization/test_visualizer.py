@@ -53,7 +53,9 @@ def test_refuses_equal_names() -> None:
 
 
 def test_without_a_folder_configs_are_not_built() -> None:
-    with pytest.warns(UserWarning, match=r"LocalVisBackend is not built because save_dir is None"):
+    with pytest.warns(
+        UserWarning, match=r"Failed to add LocalVisBackend, please provide the `save_dir`"
+    ):
         assert Visualizer(vis_backends=[LOCAL])._vis_backends == {}
 
 
