@@ -75,7 +75,7 @@ def test_texts_with_font_properties() -> None:
     font = font_manager.FontProperties(family="monospace")
     plain = draw("draw_texts", "wide", T([5, 5]))
     assert (draw("draw_texts", "wide", T([5, 5]), font_properties=font) != plain).any()
-    with pytest.raises(TypeError, match="`font_properties` should be .*FontProperties"):
+    with pytest.raises(TypeError, match=r"`font_properties` should be .*FontProperties"):
         draw("draw_texts", "wide", T([5, 5]), font_properties=1)
 
 
