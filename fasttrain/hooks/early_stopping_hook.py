@@ -21,7 +21,7 @@ class EarlyStoppingHook(Hook):
     Args:
         monitor: name of the metric.
         rule: 'greater' or 'less'; None infers it from the name.
-        min_delta: by how much a score must beat the best one to count.
+        min_delta: by how much at least a score must beat the best one to count.
         strict: a metric that is missing is an error instead of a warning.
         check_finite: stop at a score that is NaN or infinite.
         patience: number of validations without improvement after which training stops.
@@ -76,7 +76,8 @@ class EarlyStoppingHook(Hook):
                 f"Stopping threshold reached: `{self.monitor}` = {current_score} is "
                 f"{self.rule} than {self.stopping_threshold}."
             )
-        if better(current_score - self.min_delta, self.best_score):
+        stalled = better(self.best_score + self.min_delta, current_score)
+        if not stalled and not math.isnan(current_score):
             self.best_score = current_score
             self.wait_count = 0
             return False, ""

@@ -265,7 +265,7 @@ class _EvaluationLoop(BaseLoop):
         self._losses.clear()
         for idx, data_batch in enumerate(self.dataloader):
             self.run_iter(idx, data_batch)
-            if runner._interrupt.requested:
+            if runner._interrupt.requested is True:  # a mock's attribute is not
                 raise KeyboardInterrupt
         metrics = self.evaluator.evaluate(len(self.dataloader.dataset))  # type: ignore[arg-type]
         if self._losses:

@@ -32,6 +32,18 @@ def test_patience(runner):
     ]
 
 
+@pytest.mark.parametrize(
+    ("rule", "scores"), [("greater", (1.0, 1.25, 1.25)), ("less", (1.0, 0.75, 0.75))]
+)
+def test_as_much_as_the_delta_is_enough(runner, rule, scores):
+    hook = EarlyStoppingHook("x", rule=rule, min_delta=0.25, patience=1)
+    assert not feed(hook, runner, *scores[:2])
+    assert feed(hook, runner, scores[2])
+    constant = EarlyStoppingHook("x", rule=rule, min_delta=0, patience=1)
+    runner.train_loop.stop_training = False
+    assert not feed(constant, runner, 1.0, 1.0, 1.0)
+
+
 def test_smaller_is_better(runner):
     hook = EarlyStoppingHook(monitor="loss", min_delta=0.01, patience=1)
     assert hook.min_delta == -0.01

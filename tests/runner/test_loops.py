@@ -1,6 +1,7 @@
 """The loops: order of the stages, validation in between, empty data, losses of a validation."""
 
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -253,3 +254,14 @@ def test_prefetching_trains_alike(make_runner: Any, tmp_path: Any, by_epoch: boo
         runner = make_runner(train_cfg=train_cfg, work_dir=str(tmp_path / str(prefetch)))
         results.append(dict(runner.train().state_dict()))
     assert_same(*results)
+
+
+@pytest.mark.parametrize("kind", [ValLoop, TestLoop])
+def test_evaluation_with_a_mock_for_a_runner(kind: type) -> None:
+    runner = MagicMock()
+    runner.model.val_step.return_value = runner.model.test_step.return_value = [torch.zeros(1)]
+    loop = kind(runner, DataLoader([1, 2, 3]), Evaluator([]))
+    assert loop.run() == {}
+    stages = [call.args[0] for call in runner.call_hook.call_args_list]
+    assert stages.count(f"after_{loop.mode}_iter") == 3
+    assert stages[-1] == f"after_{loop.mode}"
