@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("two_processes")
-    launch(play, 2, dist_url="auto", args=(str(path),))
+    launch(play, 2, dist_url="auto", args=(str(path),), timeout=timedelta(minutes=2))
     yield path
 
 
