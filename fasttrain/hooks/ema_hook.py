@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fasttrain.core.checkpoint import order_after_copies
 from fasttrain.hooks.hook import Hook
 from fasttrain.logging import print_log
 from fasttrain.model import is_model_wrapper
@@ -91,6 +92,7 @@ class EMAHook(Hook):
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Validate with the averaged weights."""
+        self._wait_for_copies(runner)
         self._swap_ema_parameters()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -99,6 +101,7 @@ class EMAHook(Hook):
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Test with the averaged weights."""
+        self._wait_for_copies(runner)
         self._swap_ema_parameters()
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -128,6 +131,13 @@ class EMAHook(Hook):
         load_state_dict(
             self.ema_model.module, copy.deepcopy(checkpoint["state_dict"]), strict=self.strict_load
         )
+
+    @staticmethod
+    def _wait_for_copies(runner: Runner) -> None:
+        """Let a save that is under way read the trained weights before others take their place."""
+        from fasttrain.runner.snapshot import optimizers_of
+
+        order_after_copies(optimizers_of(getattr(runner, "optim_wrapper", None)))
 
     @torch.no_grad()
     def _swap_ema_parameters(self) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fasttrain.hooks import EMAHook, ema_hook
+from fasttrain.optim import OptimWrapper
 from support import assert_same
 
 
@@ -137,3 +138,16 @@ def test_bad_arguments(options, text):
 def test_a_begin_after_the_end(options, unit):
     with pytest.raises(AssertionError, match=f"smaller than or equal to runner.max_{unit}s"):
         started(make_runner(), **options)
+
+
+@pytest.mark.parametrize("mode", ["val", "test"])
+def test_a_save_under_way_reads_the_trained_weights_first(monkeypatch, mode):
+    runner = make_runner()
+    hook = started(runner)
+    seen = []
+    monkeypatch.setattr(ema_hook, "order_after_copies", lambda found: seen.append(list(found)))
+    monkeypatch.setattr(hook, "_swap_ema_parameters", lambda: seen.append("exchange"))
+    optimizer = torch.optim.SGD(runner.model.parameters(), lr=0.1)
+    runner.optim_wrapper = OptimWrapper(optimizer)
+    getattr(hook, f"before_{mode}_epoch")(runner)
+    assert seen == [[optimizer], "exchange"]

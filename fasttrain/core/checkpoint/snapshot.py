@@ -13,6 +13,7 @@ from fasttrain import native
 from fasttrain.core.checkpoint.container import Plan, write
 
 _ALIGNMENT = 64
+_COPIES = "_copies_under_way"  # an attribute of optimizers
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def _copy_from_gpu(
         all_done = side.record_event()
     current.wait_event(others_done)
     for optimizer in optimizers:
-        _before_next_step(optimizer, all_done)
+        _CopiesUnderWay.of(optimizer).add(all_done)
 
     def wait() -> None:
         all_done.synchronize()  # sync point of the thread that writes
@@ -154,14 +155,40 @@ def _storages_of(optimizers: Iterable[Any]) -> set[int]:
     return {tensor.untyped_storage()._cdata for tensor in tensors}
 
 
-def _before_next_step(optimizer: Any, done: Any) -> None:
-    """Make the device wait for the copy before the optimizer's next step, once."""
+class _CopiesUnderWay:
+    """What the device must finish before an optimizer's next step; a hook of its steps."""
 
-    def wait(*_: Any) -> None:
-        handle.remove()
-        torch.cuda.current_stream().wait_event(done)
+    def __init__(self) -> None:
+        self._events: list[Any] = []
 
-    handle = optimizer.register_step_pre_hook(wait)
+    @classmethod
+    def of(cls, optimizer: Any) -> _CopiesUnderWay:
+        """The optimizer's own, made at the first call."""
+        found: _CopiesUnderWay | None = optimizer.__dict__.get(_COPIES)
+        if found is None:
+            found = optimizer.__dict__[_COPIES] = cls()
+            # It stays: a hook cannot take itself off while torch goes through the hooks.
+            optimizer.register_step_pre_hook(lambda *_: found.wait())
+        return found
+
+    def add(self, done: Any) -> None:
+        self._events.append(done)
+
+    def wait(self) -> None:
+        """Let what is enqueued next come after the copies."""
+        while self._events:
+            torch.cuda.current_stream().wait_event(self._events.pop())
+
+
+def order_after_copies(optimizers: Iterable[Any]) -> None:
+    """Make the device finish copying these optimizers' parameters before what is enqueued next.
+
+    Their own steps see to it. Whoever changes the parameters by other means, such as an exchange
+    with averaged weights, calls this first; it costs nothing when no copy is under way.
+    """
+    for optimizer in optimizers:
+        if _COPIES in optimizer.__dict__:
+            _CopiesUnderWay.of(optimizer).wait()
 
 
 def _nothing() -> None:
