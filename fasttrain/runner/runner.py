@@ -16,6 +16,7 @@ from fasttrain.dist import get_dist_info, is_main_process
 from fasttrain.evaluator import Evaluator
 from fasttrain.hooks.hook import Hook
 from fasttrain.logging import MessageHub
+from fasttrain.model.efficient_conv_bn_eval import turn_on_efficient_conv_bn_eval
 from fasttrain.optim import OptimWrapper, _ParamScheduler
 from fasttrain.registry import RUNNERS, DefaultScope
 from fasttrain.visualization import Visualizer
@@ -250,6 +251,8 @@ class Runner(RunnerCheckpoints):
             _ = self.val_loop  # a mistake in its config must show before the training
         self.call_hook("before_run")
         self._init_model_weights()
+        if (modules := self.cfg.get("efficient_conv_bn_eval", None)) is not None:
+            turn_on_efficient_conv_bn_eval(unwrapped(self.model), modules)
         if (modules := self.cfg.get("activation_checkpointing", None)) is not None:
             turn_on_activation_checkpointing(unwrapped(self.model), modules)
         self.load_or_resume()

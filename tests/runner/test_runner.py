@@ -507,6 +507,16 @@ def test_activation_checkpointing(make_cfg: Any) -> None:
     assert runner.model.linear.forward is not before
 
 
+def test_efficient_conv_bn_eval_of_the_config(make_cfg: Any) -> None:
+    cfg = Config(make_cfg(train_cfg={"by_epoch": False, "max_iters": 1}))
+    cfg.efficient_conv_bn_eval = "linear"
+    cfg.activation_checkpointing = "linear"
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    wrapped = runner.model.linear.forward.__wrapped__  # folded first, then checkpointed
+    assert wrapped.__self__.graph.find_nodes(op="placeholder")
+
+
 def test_custom_loops_are_built_by_type(make_runner: Any) -> None:
     runner = make_runner(train_cfg={"type": "IterBasedTrainLoop", "max_iters": 2})
     assert isinstance(runner.train_loop, IterBasedTrainLoop)
