@@ -19,12 +19,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fasttrain.version import MMENGINE_VERSION
+
 FACE = "mmengine"
 HOME = "fasttrain"
-VERSION = "0.10.7"  # the release whose API the rooms follow
+VERSION = MMENGINE_VERSION
 ROOMS = frozenset({
     "config", "registry", "runner", "hooks", "logging", "optim", "model", "evaluator", "dataset",
-    "dist", "visualization",
+    "dist", "visualization", "device", "hub",
 })  # fmt: skip
 # Where `mmengine.<name>` looks for names that are no modules, in this order.
 TOP_LEVEL = ("config", "registry", "logging", "utils", "fileio")

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent / "fasttrain"
 # Top-level room -> layer. Rooms of one layer may import each other, except the two faces.
 MMENGINE_FACE = {
     "runner", "hooks", "logging", "optim", "model", "evaluator", "dataset", "visualization", "dist",
+    "hub",
 }  # fmt: skip
 LAYERS = {
     "version": 0,
