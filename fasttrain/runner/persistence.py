@@ -209,6 +209,8 @@ class RunnerCheckpoints(RunnerBuilders):
         if is_helper:
             take_apart(checkpoint)  # gathers what is spread over the ranks
             return
+        if blocking and self._checkpoint_writer is not None:
+            self._checkpoint_writer.drain()  # an older state must not come after a newer one
         files.save_checkpoint(
             checkpoint,
             os.path.join(out_dir, filename),
@@ -246,10 +248,17 @@ class RunnerCheckpoints(RunnerBuilders):
         )
         loop = self._built_train_loop
         if loop is not None and hasattr(loop.dataloader.dataset, "metainfo"):
-            meta["dataset_meta"] = loop.dataloader.dataset.metainfo
+            meta["dataset_meta"] = self._savable(loop.dataloader.dataset.metainfo, "metainfo")
+        hub = self.message_hub.state_dict()
+        hub["runtime_info"] = self._savable(hub["runtime_info"], "message_hub.runtime_info")
         return {
             "meta": meta,
             "state_dict": unwrapped(self.model).state_dict(),
-            "message_hub": self.message_hub.state_dict(),
+            "message_hub": hub,
             snapshot.OWN_STATE: own,
         }
+
+    def _savable(self, entries: Any, label: str) -> Any:
+        return (
+            snapshot.savable(entries, label, self.logger) if isinstance(entries, dict) else entries
+        )

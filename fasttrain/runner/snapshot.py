@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fasttrain.config import Config
+from fasttrain.core.checkpoint import plain_tree
 from fasttrain.optim import OptimWrapper, OptimWrapperDict
 from fasttrain.version import __version__
 
@@ -32,6 +33,27 @@ def run_meta(meta: Mapping[str, Any], *, cfg_text: str, seed: int, name: str) ->
         "mmengine_version": LAYOUT_VERSION,
         "fasttrain_version": __version__,
     }
+
+
+def savable(entries: Mapping[str, Any], label: str, logger: Logger) -> dict[str, Any]:
+    """The entries that a checkpoint can hold, plain; the others are named in a warning.
+
+    For what a run collects by the way: an odd object in it must not end a long training.
+    """
+    kept, refused = _plain_entries(entries)
+    for key, error in refused.items():
+        logger.warning(f"{label}[{key!r}] is left out of the checkpoint: {error}")
+    return kept
+
+
+def _plain_entries(entries: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Exception]]:
+    kept, refused = {}, {}
+    for key, value in entries.items():
+        try:
+            kept[key] = plain_tree(value, lambda tensor: tensor)
+        except (TypeError, ValueError) as error:
+            refused[key] = error
+    return kept, refused
 
 
 def optimizer_state(optim_wrapper: Any) -> dict[str, Any]:
@@ -139,6 +161,8 @@ def check_world_size(
 def warn_of_other_dataset(meta: Mapping[str, Any], dataset: Any, logger: Logger) -> None:
     """Warn when the checkpoint was trained on a dataset of another description."""
     saved, present = meta.get("dataset_meta"), getattr(dataset, "metainfo", None)
+    if isinstance(present, Mapping):
+        present = _plain_entries(present)[0]
     if saved is not None and present is not None and not same(saved, present):
         logger.warning(
             "The dataset metainfo from the resumed checkpoint is different from the current "

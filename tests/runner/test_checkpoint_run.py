@@ -106,8 +106,37 @@ def test_values_that_users_leave_on_the_hub_are_made_plain(make_runner):
     assert info["note"] == "/some/where"
 
 
-def test_values_that_cannot_be_saved_are_named(make_runner):
-    runner = make_runner(**hooks_cfg())
+def test_values_that_cannot_be_saved_are_left_out_and_named(make_runner):
+    runner = make_runner(**hooks_cfg(), log_level="INFO")
     runner.message_hub.update_info("tool", SimpleNamespace(a=1))
-    with pytest.raises(TypeError, match=r"\['message_hub'\]\['runtime_info'\]\['tool'\] holds"):
-        runner.train()
+    runner.message_hub.update_info("note", 3)
+    runner.train_dataloader.dataset.metainfo["draw"] = len
+    runner.train()
+    content = load(f"{runner.work_dir}/epoch_3.pth")
+    info = content["message_hub"]["runtime_info"]
+    assert "tool" not in info
+    assert info["note"] == 3
+    assert content["meta"]["dataset_meta"] == {"classes": ("line",)}
+    (log,) = Path(runner.work_dir).glob("*/*.log")
+    text = log.read_text()
+    assert (
+        "message_hub.runtime_info['tool'] is left out of the checkpoint: checkpoint holds" in text
+    )
+    assert "metainfo['draw'] is left out of the checkpoint" in text
+    resumed = make_runner(**hooks_cfg(), log_level="INFO", resume=True)
+    resumed.train_dataloader.dataset.metainfo["draw"] = len
+    resumed.train()
+    (_, log) = sorted(Path(runner.work_dir).glob("*/*.log"))
+    assert "dataset metainfo from the resumed checkpoint is different" not in log.read_text()
+
+
+def test_values_in_meta_that_cannot_be_saved_are_refused(make_runner):
+    runner = make_runner(**hooks_cfg())
+    bare = {"save_optimizer": False, "save_param_scheduler": False}
+    with pytest.raises(TypeError, match=r"\['meta'\]\['tool'\] holds namespace"):
+        runner.save_checkpoint(
+            runner.work_dir, "a.pth", meta={"tool": SimpleNamespace(a=1)}, **bare
+        )
+    assert not Path(runner.work_dir, "a.pth").exists()
+    with pytest.raises(TypeError, match="meta should be a dict or None, but got <class 'list'>"):
+        runner.save_checkpoint(runner.work_dir, "a.pth", meta=[1])

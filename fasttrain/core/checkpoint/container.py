@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import UntypedStorage
@@ -67,8 +67,36 @@ def write(
             data = pickle_tree(plan.tree)
             native.module().checkpoint_write(descriptor, data, spans, list(crcs), num_threads())
             return
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            torch.save(rebuild_tree(plan.tree, _distinct(plan.storages)), file)
+        _write_by_torch(rebuild_tree(plan.tree, _distinct(plan.storages)), descriptor)
+
+
+def _write_by_torch(state: Any, descriptor: int) -> None:
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        noted = _ErrorNote(file)
+        try:
+            torch.save(state, noted)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            if noted.error is None:
+                raise
+            raise OSError(noted.error.errno, noted.error.strerror) from error
+
+
+class _ErrorNote:
+    """A file that notes why it could not be written to, since torch's zip writer hides it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def num_threads() -> int:

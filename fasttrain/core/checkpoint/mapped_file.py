@@ -41,7 +41,7 @@ class MappedFile:
         self._folder = folder
         self._path = temporary_path(folder / "next")
         self._descriptor = create_exclusive(self._path)
-        self._unlink = weakref.finalize(self, _remove, self._path)
+        self._unlink = weakref.finalize(self, _remove, self._path, os.getpid())
         self._data = b""
         self._sizes: Sequence[int] = ()
         self._crcs: Sequence[int] = ()
@@ -100,6 +100,8 @@ class MappedFile:
         self._unlink()
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Path, owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a forked process, such as a dataloader's worker: the file is its parent's
     with suppress(OSError):
         path.unlink()

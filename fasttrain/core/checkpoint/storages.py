@@ -25,6 +25,11 @@ _CLASS_NAMES = {
     torch.bool: "BoolStorage",
     torch.complex64: "ComplexFloatStorage",
     torch.complex128: "ComplexDoubleStorage",
+    torch.quint8: "QUInt8Storage",
+    torch.qint8: "QInt8Storage",
+    torch.qint32: "QInt32Storage",
+    torch.quint4x2: "QUInt4x2Storage",
+    torch.quint2x4: "QUInt2x4Storage",
 }
 
 
@@ -85,9 +90,7 @@ class StorageTable:
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
             return self._rebuild(tensor)
         if tensor.is_meta:
-            raise TypeError(
-                "expected tensors with data, got one on the meta device; materialise it"
-            )
+            raise TypeError("a tensor on the meta device, which has no data; materialise it")
         if tensor.is_conj() or tensor.is_neg():
             tensor = tensor.resolve_conj().resolve_neg()
         return TensorRef(
@@ -116,8 +119,16 @@ class StorageTable:
 
     def _plain(self, tensor: Tensor) -> Tensor:
         whole = getattr(tensor, "full_tensor", None)  # a sharded tensor gathers itself
-        plain = whole() if callable(whole) else tensor.detach().as_subclass(Tensor)
-        return plain.detach()  # type: ignore[no-any-return]
+        try:
+            plain: Tensor = whole() if callable(whole) else tensor.detach().as_subclass(Tensor)
+            if plain.layout is torch.strided and not plain.is_meta:
+                plain.untyped_storage().data_ptr()  # fails for one that just wraps others
+        except (NotImplementedError, RuntimeError) as error:
+            raise TypeError(
+                f"a tensor of type {type(tensor).__qualname__}, which has no plain form "
+                f"({_first_line(error)}); turn it into plain tensors"
+            ) from error
+        return plain.detach()
 
     def _rebuild(self, tensor: Tensor) -> RebuildRef:
         function, arguments = tensor.detach().__reduce_ex__(2)[:2]  # type: ignore[no-untyped-call]
@@ -133,3 +144,7 @@ class StorageTable:
         if type(value) is list:
             return [self._arguments(entry) for entry in value]
         return value
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:100]

@@ -50,7 +50,7 @@ class _Walker:
         if kind in _LEAVES:
             return value
         if isinstance(value, Tensor):
-            return self._tensor(value)
+            return self._as_tensor(value, path)
         if isinstance(value, dict):
             return self._mapping(value, path)
         if kind is list:
@@ -59,11 +59,22 @@ class _Walker:
             return tuple([self.convert(entry, (path, i)) for i, entry in enumerate(value)])
         return self._odd(value, path)
 
+    def _as_tensor(self, value: Tensor, path: Any) -> Any:
+        try:
+            return self._tensor(value)
+        except TypeError as error:
+            raise TypeError(f"{_describe(path)} holds {error}") from error
+
     def _mapping(self, value: dict[Any, Any], path: Any) -> dict[Any, Any]:
         items = [
             (key if type(key) is str else self._key(key, path), self.convert(entry, (path, key)))
             for key, entry in value.items()
         ]
+        if len(items) != len(dict(items)):
+            raise ValueError(
+                f"{_describe(path)} has keys that are equal in their plain form, such as an enum "
+                f"and its value: {list(value)!r:.200}; rename one"
+            )
         if type(value) is collections.Counter:
             return collections.Counter(dict(items))
         if type(value) is not collections.OrderedDict:
@@ -87,7 +98,9 @@ class _Walker:
         if isinstance(value, np.ndarray):
             return self._array(value, path)
         if isinstance(value, np.generic):
-            return self.convert(value.item(), path)
+            return self._scalar(value, path)
+        if isinstance(value, torch.UntypedStorage | torch.storage.TypedStorage):
+            return self._storage(value, path)
         for base in _BASES:
             if isinstance(value, base):
                 return base(value)
@@ -106,27 +119,55 @@ class _Walker:
             return self.convert(state_dict(), path)
         raise _no_plain_form(value, path, "of type")
 
+    def _scalar(self, value: np.generic, path: Any) -> Any:
+        plain = value.item()
+        if isinstance(plain, np.generic):  # of more precision than Python's numbers
+            plain = complex(plain) if isinstance(plain, np.complexfloating) else float(plain)  # type: ignore[arg-type]
+        return self.convert(plain, path)
+
+    def _storage(self, value: Any, path: Any) -> Any:
+        """The storage as a tensor of one dimension."""
+        typed = isinstance(value, torch.storage.TypedStorage)
+        tensor = torch.empty(0, dtype=value.dtype if typed else torch.uint8, device=value.device)
+        return self._as_tensor(tensor.set_(value._untyped_storage if typed else value), path)
+
     def _sequence(self, value: Iterable[Any], path: Any) -> Any:
         entries = [self.convert(entry, (path, i)) for i, entry in enumerate(value)]
         if isinstance(value, tuple):
             return tuple(entries)
-        return set(entries) if isinstance(value, set | frozenset) else entries
+        if not isinstance(value, set | frozenset):
+            return entries
+        try:
+            return set(entries)
+        except TypeError as error:
+            raise _no_plain_form(
+                value, path, "with an entry that only fits in frozen sets,"
+            ) from error
 
     def _array(self, value: np.ndarray[Any, Any], path: Any) -> Any:
         if value.dtype.kind in "biufc" and value.dtype.itemsize <= 16:
             native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
             if native.dtype not in (np.dtype(np.longdouble), np.dtype(np.clongdouble)):
                 return self._tensor(torch.from_numpy(native.reshape(value.shape).copy()))
+        if value.dtype.kind in "fc":
+            return self.convert(value.astype("c16" if value.dtype.kind == "c" else "f8"), path)
         return self.convert(value.tolist(), path)
 
 
 def _no_plain_form(value: Any, path: Any, role: str) -> TypeError:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     return TypeError(
-        f"{_describe(path)} holds {value!r:.80}, {role} {kind}, which a checkpoint that is safe to "
-        "open cannot hold; give numbers, text, tensors or containers of them, or an object with "
+        f"{_describe(path)} holds {_short(value)}, {role} {kind}, which a checkpoint that is safe "
+        "to open cannot hold; give numbers, text, tensors or containers of them, or an object with "
         "state_dict()"
     )
+
+
+def _short(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except Exception as error:  # its own __repr__ is broken
+        return f"something whose repr raises {type(error).__name__}"
 
 
 def _describe(path: Any) -> str:

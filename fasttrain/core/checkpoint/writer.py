@@ -19,6 +19,7 @@ from fasttrain.core.checkpoint.snapshot import HostBuffer, snapshot
 
 _logger = logging.getLogger("fasttrain.checkpoint")
 NOTABLE_WAIT_S = 1.0
+_PATIENCE_S = 1.0  # how long to wait before looking whether the writing thread was started
 _NICENESS = 5  # the writing thread gives way to training
 
 
@@ -52,7 +53,8 @@ class Writer:
         self.configure(max_in_flight, policy)
         self._changed = threading.Condition()
         self._jobs: deque[_Job] = deque()
-        self._in_flight = 0
+        self._taking: set[object] = set()  # saves that are being copied
+        self._is_writing = False
         self._is_running = False
         self._errors: list[tuple[str, BaseException]] = []
         self._thread: threading.Thread | None = None
@@ -73,12 +75,12 @@ class Writer:
     @property
     def is_full(self) -> bool:
         """Whether a further save would wait or be skipped."""
-        return self._in_flight >= self.max_in_flight
+        return self.in_flight >= self.max_in_flight
 
     @property
     def in_flight(self) -> int:
         """Saves that are submitted and not finished."""
-        return self._in_flight
+        return len(self._taking) + len(self._jobs) + self._is_writing
 
     @property
     def buffer_bytes(self) -> int:
@@ -109,24 +111,21 @@ class Writer:
             TypeError: an entry has no plain form.
         """
         self.check()
-        name = os.fspath(path)
-        if not self._take_place(name):
-            return False
-        try:
+        name = os.path.abspath(path)  # the working folder may be another one when it is written
+        place = object()
+        try:  # an interrupt anywhere in here must not leave a place taken
+            if not self._take_place(name, place):
+                return False
             taken, buffer = self._take(take_apart(state), name, updated_by)
-            job = _Job(name, taken, buffer, durable, on_saved)
-        except BaseException:
+            self._report_memory()
             with self._changed:
-                self._in_flight -= 1
+                self._taking.discard(place)
+                self._jobs.append(_Job(name, taken, buffer, durable, on_saved))
+                self._ensure_thread()
+        finally:
+            with self._changed:
+                self._taking.discard(place)
                 self._changed.notify_all()
-            raise
-        self._report_memory()
-        with self._changed:
-            self._jobs.append(job)
-            if not self._is_running:
-                self._is_running = True
-                self._thread = threading.Thread(target=self._run, name="fasttrain-checkpoint")
-                self._thread.start()
         return True
 
     def check(self) -> None:
@@ -146,7 +145,8 @@ class Writer:
     def drain(self) -> None:
         """Wait until every submitted save is finished, then `check`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._in_flight == 0)
+            while not self._changed.wait_for(lambda: self.in_flight == 0, _PATIENCE_S):
+                self._ensure_thread()
         self.check()
 
     def close(self) -> None:
@@ -166,24 +166,33 @@ class Writer:
     def _report_memory(self) -> None:
         """Log the host memory that is held when it has grown."""
         held = self.buffer_bytes
-        if held > self._reported_bytes:
+        if held >= self._reported_bytes + 2**20:
             self._reported_bytes = held
             _logger.info(
-                "%.1f MiB of host memory are held for checkpoints in the background", held / 2**20
+                "%d MiB of host memory are held for checkpoints in the background", held >> 20
             )
 
-    def _take_place(self, name: str) -> bool:
+    def _ensure_thread(self) -> None:
+        """Start the writing thread if there is work and none; with the lock held."""
+        is_there = self._thread is not None and self._thread.is_alive()
+        if self._jobs and not (self._is_running and is_there):
+            self._is_running = True
+            self._thread = threading.Thread(target=self._run, name="fasttrain-checkpoint")
+            self._thread.start()
+
+    def _take_place(self, name: str, place: object) -> bool:
         with self._changed:
-            if self._in_flight >= self.max_in_flight:
+            if self.is_full:
                 if self.policy == "skip":
                     _logger.warning(
                         "checkpoint %s is skipped: %d saves are still in flight",
                         name,
-                        self._in_flight,
+                        self.in_flight,
                     )
                     return False
                 start = time.perf_counter()
-                self._changed.wait_for(lambda: self._in_flight < self.max_in_flight)
+                while not self._changed.wait_for(lambda: not self.is_full, _PATIENCE_S):
+                    self._ensure_thread()
                 waited_s = time.perf_counter() - start
                 _logger.log(
                     logging.INFO if waited_s >= NOTABLE_WAIT_S else logging.DEBUG,
@@ -191,7 +200,7 @@ class Writer:
                     name,
                     waited_s,
                 )
-            self._in_flight += 1
+            self._taking.add(place)
         return True
 
     def _take(
@@ -223,17 +232,20 @@ class Writer:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while True:
             with self._changed:
+                if self._thread is not threading.current_thread():
+                    return  # its start was interrupted, and another one took over
                 if not self._jobs:
                     self._is_running = False
                     return
                 job = self._jobs.popleft()
+                self._is_writing = True
             error = _write(job)
             with self._changed:
                 if error is not None:
                     self._errors.append((job.path, error))
                 if job.buffer is not None:
                     self._free.append(job.buffer)
-                self._in_flight -= 1
+                self._is_writing = False
                 self._changed.notify_all()
             job.taken.release()
             on_host = job.buffer is None or not job.buffer.pinned

@@ -1,6 +1,7 @@
 """What the device is told, with a stand-in for the device; the copies are tested in test_writer."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -8,18 +9,34 @@ import torch
 from fasttrain.core.checkpoint import order_after_copies, snapshot
 
 
-class Stream:
-    def __init__(self) -> None:
-        self.log: list[str] = []
+class Event:
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
 
-    def wait_event(self, event: str) -> None:
-        self.log.append(event)
+    def synchronize(self) -> None:
+        self.log.append("waited on the host")
+
+
+class Stream:
+    def __init__(self, log: list | None = None) -> None:
+        self.log: list = [] if log is None else log
+
+    def wait_event(self, event: object) -> None:
+        self.log.append("an event" if isinstance(event, Event) else event)
+
+    def wait_stream(self, stream: object) -> None:
+        self.log.append("the stream")
+
+    def record_event(self) -> Event:
+        return Event(self.log)
 
 
 @pytest.fixture
 def stream(monkeypatch: pytest.MonkeyPatch) -> Stream:
     stream = Stream()
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: Stream(stream.log))
+    monkeypatch.setattr(torch.cuda, "stream", lambda side: nullcontext())
     return stream
 
 
@@ -54,3 +71,20 @@ def test_a_copied_optimizer_waits_for_nothing(stream: Stream) -> None:
     snapshot._CopiesUnderWay.of(optimizer).add("copy")
     order_after_copies([copy.deepcopy(optimizer)])
     assert stream.log == []
+
+
+def test_copies_are_ordered_and_take_host_storages_along(stream: Stream) -> None:
+    optimizer = make_optimizer(stream)
+    late = optimizer.param_groups[0]["params"][0].detach().fill_(3)
+    sources = [torch.arange(6).untyped_storage(), late.untyped_storage()]
+    targets = [
+        torch.zeros(source.nbytes(), dtype=torch.uint8).untyped_storage() for source in sources
+    ]
+    wait = snapshot._copy_from_gpu(sources, targets, [optimizer])
+    assert stream.log == ["the stream", "an event"]  # the side stream; what no optimizer guards
+    for source, target in zip(sources, targets, strict=True):
+        assert target.tolist() == source.tolist()
+    wait()
+    assert stream.log.pop() == "waited on the host"
+    optimizer.step()
+    assert stream.log[2:] == ["an event", "step"]

@@ -4,6 +4,7 @@ import collections
 import datetime
 import enum
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -52,6 +53,11 @@ def keep(tensor):
         (range(3), [0, 1, 2]),
         (frozenset({1}), {1}),
         (bytearray(b"ab"), b"ab"),
+        (np.longdouble(0.5), 0.5),
+        (np.clongdouble(1j), 1j),
+        (np.timedelta64(3, "s"), "0:00:03"),
+        (np.void(b"ab"), b"ab"),
+        (types.MappingProxyType({"a": 1}), {"a": 1}),
     ],
 )
 def test_odd_values_become_plain(value, expected):
@@ -99,3 +105,42 @@ def test_a_container_that_contains_itself():
 def test_tensor_keys_are_refused():
     with pytest.raises(TypeError, match="the key of a dict"):
         plain_tree({torch.ones(1): 2}, keep)
+
+
+def test_arrays_of_more_precision_become_doubles():
+    plain = plain_tree([np.array([0.5, 2], dtype=np.longdouble)], keep)
+    assert_same(plain[0], torch.tensor([0.5, 2], dtype=torch.float64))
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage")
+def test_storages_become_tensors():
+    tensor = torch.arange(3.0)
+    plain = plain_tree([tensor.untyped_storage(), tensor.storage()], keep)
+    assert_same(plain[0], tensor.view(torch.uint8))
+    assert_same(plain[1], tensor)
+    assert plain[1].data_ptr() == tensor.data_ptr()
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+def test_keys_that_become_equal_are_refused():
+    with pytest.raises(
+        ValueError, match=r"checkpoint\['a'\] has keys that are equal in their plain"
+    ):
+        plain_tree({"a": {Color.RED: 1, 1: 2}}, keep)
+
+
+def test_sets_of_sets_are_refused():
+    with pytest.raises(TypeError, match=r"checkpoint\['a'\] holds .* only fits in frozen sets"):
+        plain_tree({"a": {frozenset({1})}}, keep)
+
+
+def test_an_object_with_a_broken_repr_is_named():
+    class Broken:
+        def __repr__(self):
+            raise RuntimeError
+
+    with pytest.raises(TypeError, match=r"holds something whose repr raises RuntimeError, of type"):
+        plain_tree({"a": Broken()}, keep)

@@ -12,6 +12,7 @@ import torch
 
 from fasttrain import native
 from fasttrain.core.checkpoint import CheckpointError, Writer, damage, load
+from fasttrain.core.checkpoint import writer as writer_module
 from support import assert_same
 
 
@@ -198,3 +199,30 @@ def test_gpu_storages_are_copied_before_the_next_step(tmp_path, writer):
         loaded = load(tmp_path / "a.pth")
         assert torch.equal(loaded["w"].detach(), expected.cpu())
         assert torch.equal(loaded["b"], torch.full((1000,), float(step)))
+
+
+def test_an_interrupt_leaves_no_place_taken(tmp_path, writer, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer_module, "take_apart", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writer.submit({}, tmp_path / "a.pth")
+    assert writer.in_flight == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writer.submit({"step": 1}, tmp_path / "a.pth")
+    writer.drain()  # starts the thread that was not
+    assert load(tmp_path / "a.pth") == {"step": 1}
+
+
+def test_the_memory_that_is_held_is_told(tmp_path, writer, caplog):
+    with caplog.at_level(logging.INFO, "fasttrain.checkpoint"):
+        for _ in range(3):
+            writer.submit({"w": torch.ones(1 << 19)}, tmp_path / "a.pth")
+            writer.drain()
+    told = [line for line in caplog.messages if "of host memory are held" in line]
+    assert told[0] == "2 MiB of host memory are held for checkpoints in the background"
+    assert len(told) <= 2
