@@ -112,12 +112,36 @@ def _copy_from_gpu(
     targets: Sequence[UntypedStorage],
     updated_by: Iterable[Any],
 ) -> Callable[[], None]:
-    """Enqueue the copies and return the function that waits for them on the host."""
+    """Enqueue the copies and return the function that waits for them on the host.
+
+    Storages that lie on the host, such as random states, are copied at once.
+    """
     optimizers = list(updated_by)
     late = _storages_of(optimizers)
-    pairs = list(zip(sources, targets, strict=True))
-    current = torch.cuda.current_stream()
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    by_device: dict[torch.device, list[tuple[UntypedStorage, UntypedStorage]]] = {}
+    for source, target in zip(sources, targets, strict=True):
+        if source.device.type == "cuda":
+            by_device.setdefault(source.device, []).append((source, target))
+        else:
+            target.copy_(source)
+    events = [_copy_beside(device, pairs, late, optimizers) for device, pairs in by_device.items()]
+
+    def wait() -> None:
+        for event in events:
+            event.synchronize()  # sync point of the thread that writes
+
+    return wait
+
+
+def _copy_beside(
+    device: torch.device,
+    pairs: Sequence[tuple[UntypedStorage, UntypedStorage]],
+    late: set[int],
+    optimizers: Sequence[Any],
+) -> Any:
+    """Enqueue one device's copies on a stream of their own; the event of their end."""
+    current = torch.cuda.current_stream(device)
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     side.wait_stream(current)
     with torch.cuda.stream(side):
         _enqueue([pair for pair in pairs if pair[0]._cdata not in late], side)
@@ -126,12 +150,8 @@ def _copy_from_gpu(
         all_done = side.record_event()
     current.wait_event(others_done)
     for optimizer in optimizers:
-        _CopiesUnderWay.of(optimizer).add(all_done)
-
-    def wait() -> None:
-        all_done.synchronize()  # sync point of the thread that writes
-
-    return wait
+        _CopiesUnderWay.of(optimizer).add(device, all_done)
+    return all_done
 
 
 def _enqueue(pairs: Sequence[tuple[UntypedStorage, UntypedStorage]], side: Any) -> None:
@@ -139,7 +159,8 @@ def _enqueue(pairs: Sequence[tuple[UntypedStorage, UntypedStorage]], side: Any) 
         if source.nbytes() == 0:
             continue
         tensor = torch.empty(0, dtype=torch.uint8, device=source.device).set_(source)  # type: ignore[call-overload]
-        tensor.record_stream(side)
+        if tensor.is_cuda:
+            tensor.record_stream(side)
         host = torch.empty(0, dtype=torch.uint8).set_(target)  # type: ignore[call-overload]
         host.copy_(tensor, non_blocking=True)
 
@@ -159,7 +180,7 @@ class _CopiesUnderWay:
     """What the device must finish before an optimizer's next step; a hook of its steps."""
 
     def __init__(self) -> None:
-        self._events: list[Any] = []
+        self._events: list[tuple[torch.device, Any]] = []
 
     @classmethod
     def of(cls, optimizer: Any) -> _CopiesUnderWay:
@@ -171,13 +192,14 @@ class _CopiesUnderWay:
             optimizer.register_step_pre_hook(lambda *_: found.wait())
         return found
 
-    def add(self, done: Any) -> None:
-        self._events.append(done)
+    def add(self, device: torch.device, done: Any) -> None:
+        self._events.append((device, done))
 
     def wait(self) -> None:
         """Let what is enqueued next come after the copies."""
         while self._events:
-            torch.cuda.current_stream().wait_event(self._events.pop())
+            device, done = self._events.pop()
+            torch.cuda.current_stream(device).wait_event(done)
 
 
 def order_after_copies(optimizers: Iterable[Any]) -> None:

@@ -8,6 +8,8 @@ import torch
 
 from fasttrain.core.checkpoint import order_after_copies, snapshot
 
+CPU = torch.device("cpu")
+
 
 class Event:
     def __init__(self, log: list[str]) -> None:
@@ -34,8 +36,8 @@ class Stream:
 @pytest.fixture
 def stream(monkeypatch: pytest.MonkeyPatch) -> Stream:
     stream = Stream()
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: Stream(stream.log))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(stream.log))
     monkeypatch.setattr(torch.cuda, "stream", lambda side: nullcontext())
     return stream
 
@@ -48,8 +50,8 @@ def make_optimizer(stream: Stream) -> torch.optim.Optimizer:
 
 def test_a_step_waits_for_each_copy_once(stream: Stream) -> None:
     optimizer = make_optimizer(stream)
-    snapshot._CopiesUnderWay.of(optimizer).add("copy 1")
-    snapshot._CopiesUnderWay.of(optimizer).add("copy 2")
+    snapshot._CopiesUnderWay.of(optimizer).add(CPU, "copy 1")
+    snapshot._CopiesUnderWay.of(optimizer).add(CPU, "copy 2")
     optimizer.step()
     optimizer.step()
     assert stream.log == ["copy 2", "copy 1", "step", "step"]
@@ -57,7 +59,7 @@ def test_a_step_waits_for_each_copy_once(stream: Stream) -> None:
 
 def test_other_changes_wait_too_and_the_step_no_more(stream: Stream) -> None:
     one, other = make_optimizer(stream), make_optimizer(stream)
-    snapshot._CopiesUnderWay.of(one).add("copy")
+    snapshot._CopiesUnderWay.of(one).add(CPU, "copy")
     order_after_copies([other])
     assert stream.log == []
     order_after_copies([other, one])
@@ -68,23 +70,31 @@ def test_other_changes_wait_too_and_the_step_no_more(stream: Stream) -> None:
 
 def test_a_copied_optimizer_waits_for_nothing(stream: Stream) -> None:
     optimizer = make_optimizer(stream)
-    snapshot._CopiesUnderWay.of(optimizer).add("copy")
+    snapshot._CopiesUnderWay.of(optimizer).add(CPU, "copy")
     order_after_copies([copy.deepcopy(optimizer)])
     assert stream.log == []
 
 
-def test_copies_are_ordered_and_take_host_storages_along(stream: Stream) -> None:
+def storages() -> tuple[list[torch.UntypedStorage], list[torch.UntypedStorage]]:
+    sources = [torch.arange(6).untyped_storage(), torch.ones(3).untyped_storage()]
+    sizes = [source.nbytes() for source in sources]
+    return sources, [torch.zeros(size, dtype=torch.uint8).untyped_storage() for size in sizes]
+
+
+def test_copies_are_ordered(stream: Stream) -> None:
     optimizer = make_optimizer(stream)
-    late = optimizer.param_groups[0]["params"][0].detach().fill_(3)
-    sources = [torch.arange(6).untyped_storage(), late.untyped_storage()]
-    targets = [
-        torch.zeros(source.nbytes(), dtype=torch.uint8).untyped_storage() for source in sources
-    ]
-    wait = snapshot._copy_from_gpu(sources, targets, [optimizer])
+    sources, targets = storages()
+    pairs = list(zip(sources, targets, strict=True))
+    done = snapshot._copy_beside(CPU, pairs, {sources[1]._cdata}, [optimizer])
     assert stream.log == ["the stream", "an event"]  # the side stream; what no optimizer guards
-    for source, target in zip(sources, targets, strict=True):
-        assert target.tolist() == source.tolist()
-    wait()
-    assert stream.log.pop() == "waited on the host"
+    assert [target.tolist() for target in targets] == [source.tolist() for source in sources]
     optimizer.step()
     assert stream.log[2:] == ["an event", "step"]
+    done.synchronize()
+
+
+def test_host_storages_are_copied_at_once(stream: Stream) -> None:
+    sources, targets = storages()
+    snapshot._copy_from_gpu(sources, targets, [make_optimizer(stream)])()
+    assert [target.tolist() for target in targets] == [source.tolist() for source in sources]
+    assert stream.log == []

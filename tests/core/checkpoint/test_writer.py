@@ -190,7 +190,8 @@ def test_gpu_storages_are_copied_before_the_next_step(tmp_path, writer):
     optimizer = torch.optim.SGD([weight], lr=1.0)
     for step in range(5):
         expected = weight.detach().clone()
-        writer.submit({"w": weight, "b": buffer}, tmp_path / "a.pth", updated_by=[optimizer])
+        state = {"w": weight, "b": buffer, "host": torch.arange(step)}
+        writer.submit(state, tmp_path / "a.pth", updated_by=[optimizer])
         buffer.add_(1)
         weight.sum().backward()
         optimizer.step()
@@ -199,6 +200,7 @@ def test_gpu_storages_are_copied_before_the_next_step(tmp_path, writer):
         loaded = load(tmp_path / "a.pth")
         assert torch.equal(loaded["w"].detach(), expected.cpu())
         assert torch.equal(loaded["b"], torch.full((1000,), float(step)))
+        assert torch.equal(loaded["host"], torch.arange(step))
 
 
 def test_an_interrupt_leaves_no_place_taken(tmp_path, writer, monkeypatch):
