@@ -66,10 +66,9 @@ def derived_rng_state(state: dict[str, Any], number: int) -> dict[str, Any]:
         derived = {key: value for key, value in collect_rng_state().items() if key != "cuda"}
     finally:
         restore_rng_state({key: value for key, value in kept.items() if key != "cuda"})
-    if "cuda" in state:  # a CUDA generator's state is its seed and its offset
-        derived["cuda"] = [
-            torch.tensor([seed, 0], dtype=torch.int64).view(torch.uint8) for _ in state["cuda"]
-        ]
+    if "cuda" in state and torch.cuda.is_available():
+        generator = torch.Generator("cuda").manual_seed(seed)
+        derived["cuda"] = [generator.get_state() for _ in state["cuda"]]
     return {key: value for key, value in derived.items() if key in state}
 
 
