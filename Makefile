@@ -8,7 +8,8 @@ BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
 CUDA_ARCH ?= 90
 PIP := -m pip --disable-pip-version-check install -qq --constraint constraints.txt
-PEERS := pytorch-ignite accelerate lightning
+# deepspeed asks torch how to build itself, so it must see this environment.
+PEERS := pytorch-ignite accelerate lightning deepspeed
 BUILD_TOOLS := scikit-build-core pybind11 cmake ninja
 INSTALL := --no-build-isolation
 # FASTTRAIN_CUDA=OFF|ON|AUTO and CMAKE_CUDA_ARCHITECTURES=90 reach CMake from the command line.
@@ -57,7 +58,7 @@ $(VENV)/.built: $(VENV)/.environment pyproject.toml $(NATIVE_SOURCES) $(PACKAGES
 $(BENCH_VENV)/.built: $(BENCH_VENV)/.environment pyproject.toml $(NATIVE_SOURCES) $(PACKAGES)
 	@echo "[make] install and build in $(BENCH_VENV)"
 	@$(BENCH_BIN)/python $(PIP) $(INSTALL) --config-settings=build-dir=build/bench --editable ".[bench]"
-	@for peer in $(PEERS); do $(BENCH_BIN)/python $(PIP) $$peer \
+	@for peer in $(PEERS); do $(BENCH_BIN)/python $(PIP) --no-build-isolation $$peer \
 		|| echo "[make] peer $$peer does not install here: left out"; done
 	@touch $@
 

@@ -7,16 +7,19 @@ anything is timed; gradients are written anew, outside the clock, before every s
     python benchmarks/bench_step.py --quick    few rounds
     python benchmarks/bench_step.py --cpu      the CPU's rows, also where there is a GPU
     python benchmarks/bench_step.py --only small --report
+    python benchmarks/bench_step.py --only adamw --compiled    beside torch.compile, minutes more
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import torch
 from common import Report, Spread, parse_args, ratio
-from step_contestants import Row, make_contestants, resnet50_shapes, small_shapes, time_rounds
+from step_contestants import Row, resnet50_shapes, small_shapes, time_rounds
 from step_gpu import GPU_ROWS, report_gpu_row
+from step_peers import contestants_of
 
 from fasttrain import native
 
@@ -53,13 +56,14 @@ ROWS = (
         lambda: [(16,)] * 10,
         32,
         kwargs=ADAMW,
+        peers=("fused", "foreach", "plain", "compiled"),
     ),
 )
 
 
 def report_row(report: Report, row: Row, rounds: int) -> None:
     """Check, time and print one row."""
-    sides = make_contestants(row)
+    sides = contestants_of(report, row)
     num_params = sum(p.numel() for p in sides["ours"].params)
     buffer = torch.zeros(max(4 * num_params, 1024))
     buffer.add_(1.0)
@@ -84,6 +88,11 @@ def report_row(report: Report, row: Row, rounds: int) -> None:
     )
 
 
+def with_compiled(row: Row) -> Row:
+    """The row with torch.compile among the peers."""
+    return row if "compiled" in row.peers else replace(row, peers=(*row.peers, "compiled"))
+
+
 def _median(spread: Spread) -> float:
     return spread.median
 
@@ -92,6 +101,7 @@ def main() -> None:
     def options(parser: argparse.ArgumentParser) -> None:
         names = [r.name for r in (*ROWS, *GPU_ROWS)]
         parser.add_argument("--only", nargs="*", choices=names, help="some rows")
+        parser.add_argument("--compiled", action="store_true", help="torch.compile as a peer")
         parser.add_argument("--cpu", action="store_true", help="the CPU's rows even on a GPU")
 
     args = parse_args(__doc__, options=options)
@@ -102,10 +112,11 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     for row in GPU_ROWS if on_gpu else ():
         if row.name in wanted:
-            report_gpu_row(report, row, args.quick)
+            report_gpu_row(report, with_compiled(row) if args.compiled else row, args.quick)
     for row in ROWS if args.cpu or args.only or not on_gpu else ():
         if row.name not in wanted:
             continue
+        row = with_compiled(row) if args.compiled else row
         large = row.shapes is resnet50_shapes
         report_row(report, row, (5 if args.quick else 20) if large else (20 if args.quick else 200))
     report.finish()

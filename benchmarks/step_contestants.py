@@ -44,7 +44,12 @@ class Row:
     device: str = "cpu"
 
 
-CHOICES = {"fused": {"fused": True}, "foreach": {"foreach": True}, "plain": {"foreach": False}}
+CHOICES = {
+    "fused": {"fused": True},
+    "foreach": {"foreach": True},
+    "plain": {"foreach": False},
+    "compiled": {"foreach": True},
+}
 
 
 def resnet50_shapes() -> list[tuple[int, ...]]:
@@ -123,6 +128,10 @@ class Composed(Contestant):
             self.masters = [nn.Parameter(p.detach().float()) for p in self.params]
         self.optimizer = make(self.masters)
 
+    def clip(self) -> None:
+        """Clip all gradients by their norm."""
+        torch.nn.utils.clip_grad_norm_(self.masters, MAX_NORM)
+
     def step(self) -> None:
         if self.masters is not self.params:
             for master, param in zip(self.masters, self.params, strict=True):
@@ -130,7 +139,7 @@ class Composed(Contestant):
                 master.grad = param.grad.float()
         if self.row.scaled:
             self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.masters, MAX_NORM)
+        self.clip()
         if self.row.scaled:
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -145,6 +154,23 @@ class Composed(Contestant):
         else:
             for param in self.params:
                 param.grad = None
+
+
+class Compiled(Composed):
+    """The same with norm, clip and update as one function that torch.compile turned into code."""
+
+    def __init__(self, row: Row, gradients: Gradients, make: Callable[[Any], Any]) -> None:
+        super().__init__(row, gradients, make)
+        update = type(self.optimizer).step
+
+        def clip_and_update() -> None:
+            super(Compiled, self).clip()
+            update(self.optimizer)
+
+        self.optimizer.step = torch.compile(clip_and_update)
+
+    def clip(self) -> None:
+        """Left to the compiled step."""
 
 
 class Ours(Contestant):
@@ -208,7 +234,8 @@ def make_contestants(
     theirs = getattr(torch.optim, row.optimizer)
     for peer in row.peers:
         choice = {**row.kwargs, **CHOICES[peer]}
-        sides[f"torch {peer}"] = Composed(row, gradients, lambda p, c=choice: theirs(p, **c))
+        kind = Compiled if peer == "compiled" else Composed
+        sides[f"torch {peer}"] = kind(row, gradients, lambda p, c=choice: theirs(p, **c))
     for name, make in (extra or {}).items():
         sides[name] = Composed(row, gradients, make)
     check_agreement(sides, row.dtype)

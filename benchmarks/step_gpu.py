@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,10 +15,10 @@ from step_contestants import (
     Gradients,
     Row,
     host_seconds,
-    make_contestants,
     small_shapes,
     time_rounds,
 )
+from step_peers import contestants_of, installed_peers
 
 from fasttrain import native
 
@@ -27,18 +26,12 @@ ADAMW = {"lr": 1e-3}
 MOST_PARAMS = 1_000_000_000
 PEAK_BYTES_PER_PARAM = 60  # three contestants, shared gradients, what foreach needs on the way
 PEER_BYTES_PER_PARAM = 12
-# Peers beside torch's own: name -> module, class and arguments that make it AdamW.
-PEERS = {
-    "apex": ("apex.optimizers", "FusedAdam", {"adam_w_mode": True, "weight_decay": 1e-2}),
-    "bitsandbytes": ("bitsandbytes.optim", "AdamW32bit", {"weight_decay": 1e-2}),
-    "DeepSpeed": ("deepspeed.ops.adam", "FusedAdam", {"adam_w_mode": True, "weight_decay": 1e-2}),
-}
 
 
 def large_shapes() -> list[tuple[int, ...]]:
     """Matrices and vectors as in a transformer: 1e9 elements, or what fits the GPU's memory."""
     free_bytes, _ = torch.cuda.mem_get_info()
-    per_param = PEAK_BYTES_PER_PARAM + PEER_BYTES_PER_PARAM * len(installed_peers())
+    per_param = PEAK_BYTES_PER_PARAM + PEER_BYTES_PER_PARAM * len(installed_peers("cuda"))
     left = min(MOST_PARAMS, int(0.75 * free_bytes / per_param))
     shapes: list[tuple[int, ...]] = []
     while left > 4096 * 4097:
@@ -88,35 +81,6 @@ GPU_ROWS = (
         device="cuda",
     ),
 )
-
-
-def installed_peers() -> dict[str, Callable[[Any], Any]]:
-    """What builds the optimizers of the peers that can be imported here."""
-    found = {}
-    for name, (module, attribute, kwargs) in PEERS.items():
-        try:
-            make = getattr(importlib.import_module(module), attribute)
-        except Exception:  # not installed, or not fit for this machine: left out either way
-            continue
-        found[name] = partial(make, **ADAMW, **kwargs)
-    return found
-
-
-def contestants_of(report: Report, row: Row) -> dict[str, Contestant]:
-    """Everyone that runs and agrees here; a peer that does not is named and left out."""
-    peers = installed_peers() if row.dtype == torch.float32 else {}
-    for name in list(peers):
-        try:
-            make_contestants(row_of_size(row), {name: peers[name]})
-        except Exception as e:
-            report.text(f"{name} is left out: {type(e).__name__}: {str(e).splitlines()[0]}")
-            del peers[name]
-    return make_contestants(row, peers)
-
-
-def row_of_size(row: Row) -> Row:
-    """The same comparison on one small tensor."""
-    return Row(row.name, row.title, lambda: [(1000,)], 32, kwargs=row.kwargs, device=row.device)
 
 
 def device_seconds(call: Callable[[], Any]) -> float:
