@@ -223,6 +223,28 @@ def test_states_live_as_long_as_the_table_writes_to_them(path: str) -> None:
         assert {float(state["step"]) for state in optimizer.state.values()} == {1.0}
 
 
+def test_layers_are_frozen_and_unfrozen(path: str) -> None:
+    """As fine-tuning does: real backward passes, parameters without gradients in between."""
+    sides = []
+    for module in (fused, torch.optim):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        model[0].requires_grad_(False)
+        optimizer = module.AdamW(model.parameters(), lr=0.05)
+        for step in range(9):
+            model[0].requires_grad_(step in (3, 4, 5, 8))
+            model[2].bias.requires_grad_(step != 4)
+            torch.manual_seed(step)
+            model(torch.randn(3, 4)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        sides.append((list(model.parameters()), optimizer))
+    for left, right in zip(sides[0][0], sides[1][0], strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
+        counts = [float(o.state[p]["step"]) for p, (_, o) in zip((left, right), sides, strict=True)]
+        assert counts[0] == counts[1]
+
+
 def test_a_parameter_of_two_optimizers(path: str) -> None:
     sides = []
     for module in (fused, torch.optim):

@@ -10,6 +10,7 @@ import torch
 
 from fasttrain import native
 from fasttrain.core import fused
+from fasttrain.core.fused.sums import GradientSums
 from support import assert_same
 
 pytestmark = [
@@ -271,6 +272,48 @@ def test_overlap_norm_is_refused(native_path):
     optimizer = fused.AdamW([torch.nn.Parameter(torch.ones(3, device="cuda"))])
     with pytest.raises(RuntimeError, match="none of the parameters is one that the CPU's"):
         optimizer.enable_overlap_norm()
+
+
+@pytest.mark.parametrize("master", [False, True, "split"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_float32_sums_of_gradients(native_path, dtype, master, make_params, assert_close):
+    host = make_params([(5,), (40_001,), (64, 128), ()], dtype=dtype)
+    sides = []
+    for params in (host, on_gpu(host)):
+        optimizer = fused.AdamW(params, lr=0.01, master_weights=master, state_dtype=torch.float32)
+        sides.append((params, optimizer, GradientSums(optimizer)))
+    for step in range(3):
+        norms = []
+        for params, optimizer, sums in sides:
+            generator = torch.Generator().manual_seed(step)
+            for batch in range(4):
+                sums.begin(batch == 3)
+                grads = [torch.randn(p.shape, generator=generator).to(p.device) for p in params]
+                sum((p * g.to(dtype)).sum() for p, g in zip(params, grads, strict=True)).backward()
+            assert all(p.grad is None for p in params)
+            norms.append(optimizer.fused_step(clip=CLIP, divisor=4.0, zero=step == 1))
+            if step != 1:
+                optimizer.zero_grad()
+        torch.testing.assert_close(norms[1].cpu(), norms[0])
+    eps = torch.finfo(dtype).eps
+    assert_close([p.cpu() for p in sides[1][0]], host, rtol=4 * eps, atol=4 * eps)
+
+
+def test_replaced_states_are_followed(native_path, assert_close):
+    sides = []
+    for kind in (fused.AdamW, torch.optim.AdamW):
+        params = [torch.nn.Parameter(torch.ones(5, device="cuda")) for _ in range(3)]
+        optimizer = kind(params, lr=0.1)
+        for step in range(6):
+            if step == 2:
+                optimizer.state.clear()
+            if step == 4:
+                optimizer.state[params[0]]["exp_avg"] = torch.ones(5, device="cuda")
+            for p in params:
+                p.grad = torch.full_like(p, 1.0 + step)
+            optimizer.step()
+        sides.append(params)
+    assert_close(sides[0], sides[1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
