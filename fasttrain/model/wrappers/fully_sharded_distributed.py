@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -38,7 +38,8 @@ class MMFullyShardedDataParallel(WrappedSteps, FullyShardedDataParallel):
         mixed_precision: `MixedPrecision`, or its arguments, dtypes by name ('float16') too.
         param_init_fn: a function, its name in FUNCTIONS, or a dict with `type` and arguments.
         use_orig_params: FSDP's.
-        kwargs: the other ones of FullyShardedDataParallel.
+        kwargs: the other ones of FullyShardedDataParallel; `ignored_modules` and
+            `ignored_parameters` (or `ignored_states`, torch's name) may hold names.
     """
 
     def __init__(
@@ -56,8 +57,13 @@ class MMFullyShardedDataParallel(WrappedSteps, FullyShardedDataParallel):
     ) -> None:
         if isinstance(cpu_offload, bool):
             cpu_offload = CPUOffload(offload_params=cpu_offload)
+        if not isinstance(cpu_offload, CPUOffload | None):
+            raise _wrong_type("cpu_offload", "`None`, `bool` or `CPUOffload`", cpu_offload)
         if isinstance(mixed_precision, dict):
             mixed_precision = _mixed_precision(mixed_precision)
+        if not isinstance(mixed_precision, MixedPrecision | None):
+            expected = "`None`, `dict` or `MixedPrecision`"
+            raise _wrong_type("mixed_precision", expected, mixed_precision)
         super().__init__(
             module=module,
             process_group=torch_dist.new_group(**process_group)
@@ -71,7 +77,7 @@ class MMFullyShardedDataParallel(WrappedSteps, FullyShardedDataParallel):
             mixed_precision=mixed_precision,
             param_init_fn=_function("param_init_fn", param_init_fn),
             use_orig_params=use_orig_params,
-            **kwargs,
+            **_with_ignored(module, kwargs),
         )
 
     def val_step(self, data: dict | tuple | list) -> list:
@@ -88,6 +94,8 @@ def _member(name: str, enum: Any, value: Any) -> Any:
     if value is None or isinstance(value, enum):
         return value
     names = list(enum.__members__)
+    if not isinstance(value, str):
+        raise _wrong_type(name, f"`None`, one of {names} or `{enum.__name__}`", value)
     if value not in names:
         raise ValueError(f"{name} should be one of {names} or a {enum.__name__}, got {value!r}")
     return enum[value]
@@ -102,11 +110,45 @@ def _function(name: str, value: Any) -> Any:
     if isinstance(value, str):
         function = FUNCTIONS.get(value)
         if function is None:
-            raise ValueError(f"{name}: {value!r} is not a registered function")
+            raise ValueError(f"`{name}` is not registered! FUNCTIONS has no {value!r}")
         value = function
     if value is not None and not callable(value):
-        raise TypeError(f"{name} should be a function, its name or a dict, got {type(value)}")
+        raise _wrong_type(name, "a str, a callable, a dict or None", value)
     return functools.partial(value, **arguments) if arguments else value
+
+
+def _wrong_type(name: str, expected: str, value: Any) -> TypeError:
+    return TypeError(f"`{name}` should be {expected}, but has type {type(value)}")
+
+
+def _with_ignored(module: nn.Module, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with names of ignored modules and parameters replaced by what they name."""
+    found = dict(options)
+    if "ignored_parameters" in found:
+        found["ignored_states"] = found.pop("ignored_parameters")
+    if (modules := found.get("ignored_modules")) is not None:
+        found["ignored_modules"] = _named(
+            "ignored_modules", nn.Module, modules, dict(module.named_modules())
+        )
+    if (states := found.get("ignored_states")) is not None:
+        if not any(isinstance(item, nn.Module) for item in states):
+            states = _named(
+                "ignored_parameters", nn.Parameter, states, dict(module.named_parameters())
+            )
+        found["ignored_states"] = states
+    return found
+
+
+def _named(name: str, kind: type, given: Any, by_name: Mapping[str, Any]) -> list[Any]:
+    """Objects of a kind, given as themselves or by their names."""
+    items = [given] if isinstance(given, str) else given
+    expected = f"`None`, `Iterable[str]` or `Iterable[nn.{kind.__name__}]`"
+    if not isinstance(items, list | tuple) or not all(isinstance(i, str | kind) for i in items):
+        raise _wrong_type(name, expected, given)
+    missing = [item for item in items if isinstance(item, str) and item not in by_name]
+    if missing:
+        raise KeyError(f"{name} has names that the model lacks: {missing}")
+    return [by_name[item] if isinstance(item, str) else item for item in items]
 
 
 def _mixed_precision(config: dict) -> MixedPrecision:

@@ -71,6 +71,8 @@ def test_enums_by_name() -> None:
     assert fsdp._member("s", ShardingStrategy, member) is member
     with pytest.raises(ValueError, match=r"s should be one of .*'FULL_SHARD'.* got 'HALF'"):
         fsdp._member("s", ShardingStrategy, "HALF")
+    with pytest.raises(TypeError, match=r"`s` should be .*'FULL_SHARD'.* has type <class 'int'>"):
+        fsdp._member("s", ShardingStrategy, 1)
 
 
 def test_functions_by_name_with_arguments() -> None:
@@ -86,7 +88,7 @@ def test_functions_by_name_with_arguments() -> None:
         assert fsdp._function("p", None) is None
     finally:
         FUNCTIONS.module_dict.pop("fsdp_test_policy")
-    with pytest.raises(TypeError, match="p should be a function, its name or a dict"):
+    with pytest.raises(TypeError, match="`p` should be a str, a callable, a dict or None"):
         fsdp._function("p", 3)
 
 
@@ -98,3 +100,25 @@ def test_mixed_precision_by_names_of_dtypes() -> None:
     with pytest.raises(ValueError, match="param_dtype='float99' is no dtype of torch"):
         fsdp._mixed_precision({"param_dtype": "float99"})
     assert CPUOffload(offload_params=True).offload_params
+
+
+def test_ignored_parts_by_name() -> None:
+    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
+    found = fsdp._with_ignored(
+        model, {"ignored_modules": "0", "ignored_parameters": ["0.bias"], "sync": 1}
+    )
+    assert found["ignored_modules"] == [model[0]]
+    assert found["ignored_states"][0] is model[0].bias
+    assert (found["sync"], len(found)) == (1, 3)
+    assert fsdp._with_ignored(model, {"ignored_states": [model]}) == {"ignored_states": [model]}
+    assert fsdp._with_ignored(model, {"ignored_modules": None}) == {"ignored_modules": None}
+    with pytest.raises(KeyError, match=r"ignored_modules has names that the model lacks: \['2'\]"):
+        fsdp._with_ignored(model, {"ignored_modules": ["0", "2"]})
+    with pytest.raises(TypeError, match=r"`ignored_parameters` should be .*Iterable\[nn.Parameter"):
+        fsdp._with_ignored(model, {"ignored_parameters": [1]})
+
+
+@pytest.mark.parametrize("name", ["cpu_offload", "mixed_precision"])
+def test_wrong_types_are_named(name: str) -> None:
+    with pytest.raises(TypeError, match=f"`{name}` should be `None`.*but has type <class 'str'>"):
+        MMFullyShardedDataParallel(Toy(), **{name: "offload"})  # type: ignore[arg-type]
