@@ -13,6 +13,7 @@ from fasttrain.logging import MessageHub, MMLogger
 from . import checkpoint as files
 from . import snapshot
 from .builders.model import unwrapped
+from .interrupt import Interrupt
 from .part_builders import RunnerBuilders
 from .rank_states import RankStates, state_of_rank
 from .utils import set_random_seed
@@ -31,6 +32,7 @@ class RunnerCheckpoints(RunnerBuilders):
     _randomness_cfg: dict[str, Any]
     _checkpoint_writer: Writer | None = None
     _rank_states: RankStates | None = None
+    _interrupt: Interrupt
 
     def set_randomness(
         self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False
@@ -238,7 +240,9 @@ class RunnerCheckpoints(RunnerBuilders):
         if self._rank_states is None:
             self._rank_states = RankStates(self._experiment_name, self.logger)
         key = f"{name} (epoch {meta['epoch']}, iter {meta['iter']})"
-        states, gradients = self._rank_states.gather(key, own.get("loop", {}), gradients)
+        states, gradients = self._rank_states.gather(
+            key, own.get("loop", {}), gradients, interrupted=self._interrupt.requested
+        )
         return {**own, "gradients": gradients, "other_ranks": states}
 
     def _checkpoint(self, meta: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from fasttrain.core.checkpoint.rng import derived_rng_state
 from fasttrain.dist import get_dist_info
 
 WAIT_S = 30.0
+WAIT_INTERRUPTED_S = 5.0  # the ranks may have stopped behind different iterations
 WAIT_AFTER_ABSENCE_S = 1.0  # ranks that stayed away once are likely to do so again
 
 
@@ -31,7 +32,12 @@ class RankStates:
         self.wait_s = WAIT_S
 
     def gather(
-        self, key: str, state: Mapping[str, Any], gradients: dict[str, Tensor]
+        self,
+        key: str,
+        state: Mapping[str, Any],
+        gradients: dict[str, Tensor],
+        *,
+        interrupted: bool = False,
     ) -> tuple[list[Tensor | None], dict[str, Tensor]]:
         """Exchange `state` and average `gradients`, both of this rank.
 
@@ -40,6 +46,7 @@ class RankStates:
             state: small; sent to rank 0.
             gradients: summed up in an accumulation group that the save cuts; the ranks' own. Their
                 mean is what the group's end would come to, but for rounding.
+            interrupted: the run is being ended; wait for a short while only.
 
         Returns:
             On rank 0, the packed states of the ranks from 1 on and the mean gradients; else nothing
@@ -48,7 +55,8 @@ class RankStates:
         rank, world_size = get_dist_info()
         if world_size == 1:
             return [], gradients
-        exchange = RankExchange(f"{self.name}/{key}", self.wait_s)
+        wait_s = min(self.wait_s, WAIT_INTERRUPTED_S) if interrupted else self.wait_s
+        exchange = RankExchange(f"{self.name}/{key}", wait_s)
         if rank > 0:
             exchange.send(state)
             if gradients and exchange.is_answered():

@@ -47,7 +47,8 @@ def savable(entries: Mapping[str, Any], label: str, logger: Logger) -> dict[str,
 
 
 def _plain_entries(entries: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Exception]]:
-    kept, refused = {}, {}
+    kept: dict[str, Any] = {}
+    refused: dict[str, Exception] = {}
     for key, value in entries.items():
         try:
             kept[key] = plain_tree(value, lambda tensor: tensor)

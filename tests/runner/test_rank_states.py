@@ -1,8 +1,10 @@
 """Which state a rank takes from a checkpoint, and what it says when it is not its own."""
 
 import logging
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ LOGGER = logging.getLogger("test_rank_states")
 
 
 def state(number: int) -> dict[str, Any]:
-    torch.manual_seed(number)
+    torch.manual_seed(number), random.seed(number), np.random.seed(number)
     rng = collect_rng_state()
     return {"rng": rng, "batches": {"consumed": 3, "rng": rng, "loader": number}}
 
