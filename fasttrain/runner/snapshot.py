@@ -46,9 +46,11 @@ def savable(entries: Mapping[str, Any], label: str, logger: Logger) -> dict[str,
     return kept
 
 
-def _plain_entries(entries: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Exception]]:
+def _plain_entries(
+    entries: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, TypeError | ValueError]]:
     kept: dict[str, Any] = {}
-    refused: dict[str, Exception] = {}
+    refused: dict[str, TypeError | ValueError] = {}
     for key, value in entries.items():
         try:
             kept[key] = plain_tree(value, lambda tensor: tensor)
