@@ -1,6 +1,7 @@
 """Checkpoints beside torch.save, DCP's async_save and mmengine: stall, durable time, steps, memory.
 
     python benchmarks/bench_checkpoint.py [--megabytes 256] [--tmpfs /dev/shm] [--disk FOLDER]
+    python benchmarks/bench_checkpoint.py --gpu [--gigabytes 12]      a large state on a GPU instead
 
 All contestants save the same state. The stall is the time until the training thread may change the
 state again. The durable time runs from the call until a file with right checksums is on the medium
@@ -14,6 +15,7 @@ import argparse
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 import zipfile
@@ -24,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.distributed
+from checkpoint_gpu import report_gpu
 from common import Report, parse_args
 
 from fasttrain.core.checkpoint import Writer, damage, save
@@ -266,12 +269,27 @@ def memory(folder: Path, megabytes: int, saves: int) -> list[list[Any]]:
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--megabytes", type=int, default=256, help="size of the state")
     parser.add_argument("--rounds", type=int, help="samples per contestant")
+    parser.add_argument("--gpu", action="store_true", help="only the saves of a state on a GPU")
+    parser.add_argument("--gigabytes", type=float, default=12.0, help="size of the GPU's state")
     parser.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"))
     parser.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()))
 
 
-def main() -> None:
+def main_gpu(args: argparse.Namespace) -> int:
+    report = Report("checkpoint_gpu", "Saving checkpoints of a GPU", args)
+    if not torch.cuda.is_available():
+        report.text("There is no GPU here.")
+        return 0
+    saves = args.rounds or (3 if args.quick else 8)
+    reached = report_gpu(report, args.gigabytes, saves, [args.tmpfs, args.disk])
+    report.finish()
+    return 0 if reached else 1
+
+
+def main() -> int:
     args = parse_args(__doc__, options=options)
+    if args.gpu:
+        return main_gpu(args)
     rounds = args.rounds or (5 if args.quick else 15)
     report = Report("checkpoint", "Saving checkpoints", args)
     load = os.getloadavg()[0]
@@ -302,7 +320,8 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     report.finish()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
