@@ -84,7 +84,7 @@ def report_row(report: Report, row: Row, rounds: int) -> None:
     report.text(
         f"{num_params / 1e6:.2f} million parameters, {row.bytes_per_param:g} bytes each: ours "
         f"moves {ours_rate:.1f} GB/s, {share} of a read-modify-write stream's {stream_rate:.1f}. "
-        f"Over torch's best: {best}; over its slowest: {rival}."
+        f"Over the best peer: {best}; over the slowest: {rival}."
     )
 
 
