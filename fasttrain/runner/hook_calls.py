@@ -99,7 +99,8 @@ def call_after_iter(runner: RunnerHooks, batch_idx: int, data_batch: Any, output
 
 def _overridden(runner: RunnerHooks) -> bool:
     """Whether a subclass or the user put another `call_hook` in place."""
-    return type(runner).call_hook is not RunnerHooks.call_hook or "call_hook" in runner.__dict__
+    own = getattr(type(runner), "call_hook", None)  # a stand-in for a runner has none
+    return own is not RunnerHooks.call_hook or "call_hook" in runner.__dict__
 
 
 def _with_hook(error: TypeError, call: Any) -> TypeError:

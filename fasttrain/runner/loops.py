@@ -80,7 +80,7 @@ class EpochBasedTrainLoop(TrainLoop):
         batches = self._on_device(self._batches.begin(self.dataloader, self._iter))
         for idx, data_batch in enumerate(batches, self._batches.skipped):
             self.run_iter(idx, data_batch)
-            if interrupt.requested:
+            if interrupt.requested is True:
                 self._stop_if_interrupted()
         runner.call_hook("after_train_epoch")
         self._epoch += 1
@@ -195,7 +195,7 @@ class IterBasedTrainLoop(TrainLoop):
             if dynamic:
                 self._decide_current_val_interval()
             self._validate_if_due(self._max_iters)
-            if interrupt.requested:
+            if interrupt.requested is True:
                 self._stop_if_interrupted()
         runner.call_hook("after_train_epoch")
         runner.call_hook("after_train")

@@ -265,3 +265,15 @@ def test_evaluation_with_a_mock_for_a_runner(kind: type) -> None:
     stages = [call.args[0] for call in runner.call_hook.call_args_list]
     assert stages.count(f"after_{loop.mode}_iter") == 3
     assert stages[-1] == f"after_{loop.mode}"
+
+
+@pytest.mark.parametrize("kind", [EpochBasedTrainLoop, IterBasedTrainLoop])
+def test_a_training_loop_runs_with_a_mock_for_a_runner(kind: Any) -> None:
+    runner = MagicMock()
+    length = {"max_epochs": 2} if kind is EpochBasedTrainLoop else {"max_iters": 6}
+    loop = kind(runner, DataLoader(list(range(3))), val_begin=100, **length)
+    assert loop.run() is runner.model
+    assert runner.model.train_step.call_count == 6
+    stages = [call.args[0] for call in runner.call_hook.call_args_list]
+    assert stages.count("before_train_iter") == stages.count("after_train_iter") == 6
+    assert stages[0] == "before_train" and stages[-1] == "after_train"
