@@ -20,7 +20,7 @@ class ScalarStore:
     Args:
         max_length: the number of pairs that a series keeps.
         reader: what counts as "on a device" and how it is fetched; for tests and other devices.
-        on_new: called with the name of each series that a put makes.
+        on_new: called with the name of each series made here, once it holds its first value.
 
     Attributes:
         defers: tells whether a tensor is left on its device until a flush.
@@ -70,10 +70,27 @@ class ScalarStore:
             return found
         with self._queue.lock:
             if name not in self._series:
-                self._series[name] = Series(self.max_length, queue=self._queue, name=name)
-                if self._on_new is not None:
-                    self._on_new(name)
+                self._show({name: self._make(name)})
             return self._series[name]
+
+    def _make(self, name: str) -> Series:
+        return Series(self.max_length, queue=self._queue, name=name)
+
+    def _find(self, name: str, made: dict[str, Series]) -> Series:
+        """The series called `name`, made into `made` when it is missing; needs the lock."""
+        found = self._series.get(name)  # an empty series counts as false
+        if found is None:
+            found = made.get(name)
+        if found is None:
+            found = made[name] = self._make(name)
+        return found
+
+    def _show(self, made: dict[str, Series]) -> None:
+        """Let others see series; what a put makes has its first value before."""
+        for name, series in made.items():
+            self._series[name] = series
+            if self._on_new is not None:
+                self._on_new(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._series
@@ -115,13 +132,10 @@ class ScalarStore:
             else:
                 ring.append(value, count if type(count) is int else read_scalar(count))
             return
-        # What is no number must not leave an empty series behind.
-        if isinstance(value, Tensor) and self.defers(value):
-            require_scalar(value)
-        else:
-            value = read_scalar(value)
-        count = read_scalar(count)
-        self.series(name).append(value, count, self.step)
+        made: dict[str, Series] = {}
+        with self._queue.lock:
+            self._find(name, made).append(value, count, self.step)
+            self._show(made)
 
     def put_many(self, scalars: Mapping[str, Any], prefix: str = "", count: float = 1.0) -> None:
         """Append each value to the series `prefix + key`.
@@ -154,44 +168,55 @@ class ScalarStore:
                 return False
             names = (*scalars, count)
             known, series, counts = self._rows.get(prefix, ((), [], []))
+            made: dict[str, Series] = {}
             if names != known:
-                series = [self.series(f"{prefix}{key}" if prefix else key) for key in scalars]
+                series = [self._find(f"{prefix}{key}" if prefix else key, made) for key in scalars]
                 counts = [read_scalar(count)] * len(series)
                 self._rows[prefix] = (names, series, counts)
             queue.put_row(series, row, counts, self.step)
+            self._show(made)
         return True
 
     def _put_rest(
         self, keys: Any, scalars: Mapping[str, Any], prefix: str, count_of_all: float
     ) -> None:
         """Take what the batch call left: new names, device scalars, counts, odd numbers."""
+        made: dict[str, Series] = {}
         deferred: list[tuple[Series, Tensor, float]] = []
-        defers = self._queue.reader.defers
-        for key in keys:
-            value, count = scalars[key], count_of_all
-            if isinstance(value, Mapping):
-                if "value" not in value:
-                    raise ValueError(f"{key}: value must be defined in {value}")
-                value, count = value["value"], read_scalar(value.get("count", 1.0))
-            name = f"{prefix}{key}" if prefix else key
-            if isinstance(value, Tensor) and defers(value):
-                require_scalar(value)
-                deferred.append((self.series(name), value, count))
-                continue
-            number = read_scalar(value)
-            series = self.series(name)
-            if self._queue.busy or deferred:
-                self._queue.put_host(series, number, count, self.step)
-            else:
-                self._queue.write(series, number, count, self.step)
-                self._routes.setdefault(prefix, {})[key] = series.ring
-        if deferred:
-            series_list, tensors, counts = (list(column) for column in zip(*deferred, strict=True))
-            self._queue.put_tensors(series_list, tensors, counts, self.step)
+        queue, defers = self._queue, self._queue.reader.defers
+        with queue.lock:
+            try:
+                for key in keys:
+                    value, count = scalars[key], count_of_all
+                    if isinstance(value, Mapping):
+                        if "value" not in value:
+                            raise ValueError(f"{key}: value must be defined in {value}")
+                        value, count = value["value"], read_scalar(value.get("count", 1.0))
+                    name = f"{prefix}{key}" if prefix else key
+                    # What is no number must not leave an empty series behind.
+                    if isinstance(value, Tensor) and defers(value):
+                        require_scalar(value)
+                        deferred.append((self._find(name, made), value, count))
+                        continue
+                    number = read_scalar(value)
+                    series = self._find(name, made)
+                    if queue.busy or deferred:
+                        queue.put_host(series, number, count, self.step)
+                    else:
+                        queue.write(series, number, count, self.step)
+                        self._routes.setdefault(prefix, {})[key] = series.ring
+            finally:  # an error of one value leaves those before it
+                if deferred:
+                    series_list, tensors, counts = zip(*deferred, strict=True)
+                    queue.put_tensors(list(series_list), list(tensors), list(counts), self.step)
+                self._show(made)
 
     def put_later(self, name: str, value: Later, count: float = 1.0) -> None:
         """Append a number that is resolved at the next flush, for example of device events."""
-        self._queue.put_host(self.series(name), value, count, self.step)
+        made: dict[str, Series] = {}
+        with self._queue.lock:
+            self._queue.put_host(self._find(name, made), value, count, self.step)
+            self._show(made)
 
     @property
     def pending(self) -> bool:

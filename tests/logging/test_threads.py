@@ -119,6 +119,45 @@ def test_nothing_is_lost_or_mixed_up(slow: bool) -> None:
     assert told == sorted(told) and not hub.pending
 
 
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_name_shows_with_its_first_value(slow: bool) -> None:
+    reader = SlowReader() if slow else None
+    hub = MessageHub(f"first {slow}", reader=reader)
+    done = threading.Event()
+    empty: list[str] = []
+
+    def read() -> None:
+        seen = 0
+        while not done.is_set():
+            for name, buffer in list(hub.log_scalars.items())[seen:]:
+                seen += 1
+                if not len(buffer.data[0]):
+                    empty.append(name)
+
+    def write() -> None:
+        try:
+            for step in range(600):
+                hub.update_scalars({f"a{step}": torch.tensor(1.0), f"b{step}": step})
+                hub.update_scalar(f"c{step}", 1)
+                hub.update_scalar(f"d{step}", 1.0)
+                hub.update_later(f"e{step}", _Known())
+        finally:
+            done.set()
+
+    run_all(read, write)
+    assert not empty and len(hub.log_scalars) == 3000
+
+
+class _Known:
+    """A number that a device has told already."""
+
+    def ready(self) -> bool:
+        return True
+
+    def resolve(self) -> float:
+        return 1.0
+
+
 class _Run:
     def __init__(self, hub: MessageHub) -> None:
         self.message_hub = hub
