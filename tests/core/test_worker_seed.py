@@ -101,6 +101,6 @@ def test_workers_that_persist_are_told_of_each_pass() -> None:
     first, second = two_passes([1, 2])
     assert len(torch.cat([first, second]).unique()) == 24
     torch.manual_seed(9)
-    again, third = two_passes([2, 3])
+    again, _ = two_passes([2, 3])
     assert torch.equal(again, second)
     assert not torch.equal(two_passes([2, 3], rank=1)[0], again)
