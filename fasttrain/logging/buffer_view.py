@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from fasttrain.core.store import ScalarStore
 from fasttrain.logging.history_buffer import HistoryBuffer
+
+_Value = TypeVar("_Value")
+
+
+def snapshot(mapping: Mapping[str, _Value]) -> list[tuple[str, _Value]]:
+    """The items of `mapping` as they are now, though other threads put in names meanwhile.
+
+    Raises:
+        RuntimeError: names came in during each of very many tries.
+    """
+    for _ in range(1000):
+        try:
+            return list(mapping.items())
+        except RuntimeError:  # changed during the copying, which collecting garbage interrupts
+            continue
+    return list(mapping.items())
 
 
 class BufferView(OrderedDict[str, HistoryBuffer]):

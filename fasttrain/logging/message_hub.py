@@ -15,7 +15,7 @@ from fasttrain.core.pending import Later, PendingFlush
 from fasttrain.core.ring import read_scalar
 from fasttrain.core.store import ScalarStore
 from fasttrain.core.transfer import Reader
-from fasttrain.logging.buffer_view import BufferView
+from fasttrain.logging.buffer_view import BufferView, snapshot
 from fasttrain.logging.history_buffer import HistoryBuffer
 from fasttrain.logging.logger import print_log
 from fasttrain.utils.manager import ManagerMixin
@@ -258,17 +258,17 @@ class MessageHub(ManagerMixin):
         self._store.settle()
         scalars: OrderedDict[str, HistoryBuffer] = OrderedDict()
         info: OrderedDict[str, Any] = OrderedDict()
-        for key, buffer in list(self._buffers.items()):  # other threads may put in new names
+        for key, buffer in snapshot(self._buffers):
             if self._resumed_keys.get(key, False):
                 scalars[key] = HistoryBuffer()
                 scalars[key].load_state_dict(buffer.state_dict(self.state_limit))
-        for key, value in list(self._runtime_info.items()):
+        for key, value in snapshot(self._runtime_info):
             if self._resumed_keys.get(key, False):
                 info[key] = _copied(key, value)
         return {
             "log_scalars": scalars,
             "runtime_info": info,
-            "resumed_keys": OrderedDict(self._resumed_keys),
+            "resumed_keys": OrderedDict(snapshot(self._resumed_keys)),
         }
 
     def load_state_dict(self, state_dict: MessageHub | dict[str, Any]) -> None:
@@ -324,7 +324,7 @@ class MessageHub(ManagerMixin):
         self._store.settle()
         return {
             "_instance_name": self._instance_name,
-            "_log_scalars": OrderedDict(self._buffers),
+            "_log_scalars": OrderedDict(snapshot(self._buffers)),
             "_runtime_info": self._runtime_info,
             "_resumed_keys": self._resumed_keys,
         }

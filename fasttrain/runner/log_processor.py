@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasttrain.logging.buffer_view import snapshot
 from fasttrain.registry import LOG_PROCESSORS
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class LogProcessor:
         buffers = runner.message_hub.log_scalars
         tag: OrderedDict[str, Any] = OrderedDict()
         smoothed, window_size = self._smoothed, self.window_size
-        for full_name, buffer in list(buffers.items()):  # other threads may put in names
+        for full_name, buffer in snapshot(buffers):
             if not full_name.startswith(prefix):
                 continue
             smooth = smoothed.get(full_name)
@@ -208,7 +209,7 @@ class LogProcessor:
         """Name -> note of a mode that is no scalar."""
         return OrderedDict(
             (name if self.log_with_hierarchy else self._remove_prefix(name, f"{mode}/"), value)
-            for name, value in list(runner.message_hub.runtime_info.items())
+            for name, value in snapshot(runner.message_hub.runtime_info)
             if name.startswith(f"{mode}/")
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from fasttrain import native
 from fasttrain.logging import MessageHub
+from fasttrain.logging.buffer_view import snapshot
 from fasttrain.runner import LogProcessor
 from slow_device import SlowReader
 
@@ -31,11 +33,20 @@ def _implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture(autouse=True)
 def _often() -> Iterator[None]:
-    """Switch between threads far more often than usual."""
-    before = sys.getswitchinterval()
+    """Switch between threads, and collect garbage, far more often than usual."""
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
     sys.setswitchinterval(1e-5)
+    gc.callbacks.append(_pause)
+    gc.set_threshold(50, 1000, 1000)
     yield
-    sys.setswitchinterval(before)
+    gc.set_threshold(*threshold)
+    gc.callbacks.remove(_pause)
+    sys.setswitchinterval(interval)
+
+
+def _pause(phase: str, info: dict[str, int]) -> None:
+    """Python code, as a finalizer is, that lets other threads in."""
+    time.sleep(0)
 
 
 def run_all(*works: Callable[[], Any]) -> None:
@@ -129,7 +140,7 @@ def test_a_name_shows_with_its_first_value(slow: bool) -> None:
     def read() -> None:
         seen = 0
         while not done.is_set():
-            for name, buffer in list(hub.log_scalars.items())[seen:]:
+            for name, buffer in snapshot(hub.log_scalars)[seen:]:
                 seen += 1
                 if not len(buffer.data[0]):
                     empty.append(name)
