@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fasttrain.core.fused.sums import GradientSums
+from fasttrain.core.fused.sums import GradientSums, load_sums
 from fasttrain.core.precision import Precision
 
 FusedStep = Callable[..., "Tensor | None"]
@@ -56,10 +56,13 @@ def gradients_of(optimizer: Optimizer) -> list[Tensor]:
     """The parameters of `optimizer` that have a gradient now."""
     return [
         parameter
-        for group in optimizer.param_groups
-        for parameter in group["params"]
+        for parameter in _parameters_of(optimizer)
         if parameter.grad is not None and parameter.requires_grad
     ]
+
+
+def _parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def group_size(count: int, accumulation: int, max_count: int) -> int:
@@ -154,8 +157,7 @@ class Updater:
             iteration makes a step; see `GradientSums`.
 
     Attributes:
-        sums: the float32 sums, whose state belongs into a checkpoint of an unfinished group; None
-            when gradients are not summed in float32.
+        sums: the float32 sums; None when gradients are not summed in float32.
     """
 
     def __init__(
@@ -268,6 +270,31 @@ class Updater:
         if not zeroed:
             self.zero_grad()
         return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an unfinished accumulation group has summed up so far: `gradients` and `sums`, each
+        by the position of the parameter in the optimizer. Empty between two groups."""
+        if self.due:
+            return {}
+        params = enumerate(_parameters_of(self.optimizer))
+        gradients = {index: param.grad for index, param in params if param.grad is not None}
+        return {"gradients": gradients, "sums": {} if self.sums is None else self.sums.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue the group whose state `state_dict` returned.
+
+        Raises:
+            ValueError: the optimizer has not the parameters that the gradients belong to.
+        """
+        params = _parameters_of(self.optimizer)
+        for index, gradient in state_dict.get("gradients", {}).items():
+            if index >= len(params) or params[index].shape != gradient.shape:
+                raise ValueError(
+                    f"the saved gradient {index}, of shape {tuple(gradient.shape)}, fits none of "
+                    f"the optimizer's {len(params)} parameters: the model must be the one saved"
+                )
+            params[index].grad = gradient.to(params[index].device, copy=True)
+        load_sums(self.optimizer, self.sums, state_dict.get("sums", {}))
 
     def _group_size(self, count: int) -> int:
         size = group_size(count, self.accumulation, self.max_count)

@@ -67,6 +67,7 @@ class DefaultTrainer(UpdatingTrainer):
             precision=precision,
             clip=solver.grad_clip(cfg),
             accumulation=read(cfg, "SOLVER.ACCUMULATION", 1),
+            accumulate_in_fp32=read(cfg, "SOLVER.ACCUMULATE_IN_FP32", False),
         )
         self.metrics = AsyncMetrics(read(cfg, "SOLVER.GATHER_METRIC_PERIOD", 1))
         self.ema: AveragedModel | None = None

@@ -50,6 +50,7 @@ def get_cfg() -> CfgNode:
                 "WRITE_PERIOD": 20,
                 "GATHER_METRIC_PERIOD": 1,
                 "ACCUMULATION": 1,
+                "ACCUMULATE_IN_FP32": False,
                 "PRECISION": "fp32",
                 "REFERENCE_WORLD_SIZE": 0,
                 "MOMENTUM": 0.9,

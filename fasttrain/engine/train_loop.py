@@ -124,12 +124,16 @@ class UpdatingTrainer(TrainerBase):
         state["optimizer"] = self.optimizer.state_dict()
         if self.updater.precision.scaler is not None:
             state["grad_scaler"] = self.updater.precision.state_dict()
+        unfinished = self.updater.state_dict()
+        if unfinished:
+            state["accumulation"] = unfinished
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.updater.precision.load_state_dict(state_dict.get("grad_scaler", {}))
+        self.updater.load_state_dict(state_dict.get("accumulation", {}))
 
 
 class SimpleTrainer(UpdatingTrainer):
@@ -145,6 +149,7 @@ class SimpleTrainer(UpdatingTrainer):
         precision: fp32 when None.
         clip: how gradients are clipped; not at all when None.
         accumulation: iterations per optimizer step.
+        accumulate_in_fp32: sum float16 and bfloat16 gradients of such a step in float32.
     """
 
     def __init__(
@@ -159,6 +164,7 @@ class SimpleTrainer(UpdatingTrainer):
         precision: Precision | None = None,
         clip: GradClip | None = None,
         accumulation: int = 1,
+        accumulate_in_fp32: bool = False,
     ) -> None:
         super().__init__()
         model.train()
@@ -168,7 +174,13 @@ class SimpleTrainer(UpdatingTrainer):
         self.gather_metric_period = gather_metric_period
         self.zero_grad_before_forward = zero_grad_before_forward
         self.async_write_metrics = async_write_metrics
-        self.updater = Updater(optimizer, precision=precision, clip=clip, accumulation=accumulation)
+        self.updater = Updater(
+            optimizer,
+            precision=precision,
+            clip=clip,
+            accumulation=accumulation,
+            accumulate_in_fp32=accumulate_in_fp32,
+        )
         self.metrics = AsyncMetrics(gather_metric_period)
         self._data_loader_iter_obj: Iterator[Any] | None = None
 

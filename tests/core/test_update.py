@@ -323,3 +323,10 @@ def test_overlap_norm_is_passed_on() -> None:
     optimizer = Overlapping(make_model().parameters(), lr=0.1)
     Updater(optimizer, overlap_norm=True)
     assert optimizer.overlaps
+
+
+def test_gradients_of_another_model_are_refused() -> None:
+    model = nn.Linear(2, 1)
+    updater = Updater(torch.optim.SGD(model.parameters(), lr=0.1), accumulation=2)
+    with pytest.raises(ValueError, match=r"gradient 0, of shape \(3,\), fits none .* 2 parameters"):
+        updater.load_state_dict({"gradients": {0: torch.ones(3)}})

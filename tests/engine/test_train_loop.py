@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from fasttrain.core.fused import SGD
 from fasttrain.core.precision import Precision
 from fasttrain.core.update import GradClip
 from fasttrain.engine import (
@@ -167,6 +171,45 @@ def test_the_last_group_of_an_accumulation_is_stepped() -> None:
     assert steps == [3, 5]
     trainer.train(6, 9)  # a resumed run counts on
     assert steps == [3, 5, 7, 8]
+
+
+@pytest.mark.parametrize("in_fp32", [False, True])
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, SGD])
+def test_a_run_cut_in_mid_group_goes_on_bit_for_bit(optimizer: Any, in_fp32: bool) -> None:
+    def make() -> SimpleTrainer:
+        model = TwoLosses().to(torch.bfloat16)
+        return SimpleTrainer(
+            model,
+            [batch.to(torch.bfloat16) for batch in batches()],
+            optimizer(model.parameters(), lr=0.1, momentum=0.9),
+            accumulation=len(batches()),
+            accumulate_in_fp32=in_fp32,
+        )
+
+    size = len(batches())
+    whole, first, second = make(), make(), make()
+    whole.train(0, 3 * size)
+    first.register_hooks([CallbackHook(after_step=stop_at(size + 2))])
+    with pytest.raises(KeyboardInterrupt):
+        first.train(0, 3 * size)
+    saved = copy.deepcopy((first.model.state_dict(), first.state_dict()))
+    assert saved[1]["accumulation"]["sums" if in_fp32 else "gradients"]
+
+    second.model.load_state_dict(saved[0])
+    second.load_state_dict(saved[1])
+    for _ in range(2):  # the loader goes on where it was
+        second.next_batch()
+    second.train(size + 2, 3 * size)
+    assert_same(second.model.state_dict(), whole.model.state_dict())
+    assert "accumulation" not in whole.state_dict()
+
+
+def stop_at(num_done: int) -> Callable[[TrainerBase], None]:
+    def stop(trainer: TrainerBase) -> None:
+        if trainer.iter + 1 == num_done:
+            raise KeyboardInterrupt
+
+    return stop
 
 
 def test_under_ddp_only_the_last_backward_of_a_group_reduces(tmp_path: Path) -> None:

@@ -270,6 +270,8 @@ def load_sums(
     optimizer: torch.optim.Optimizer, sums: GradientSums | None, saved: Mapping[int, Tensor]
 ) -> None:
     """Continue a saved group, also where gradients are not summed in float32 any more."""
+    if not saved:
+        return
     if sums is None:
         sums = GradientSums(optimizer)
         sums.load_state_dict(saved)

@@ -244,10 +244,9 @@ class OptimWrapper(BaseOptimWrapper):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = dict(state_dict)
-        sums = state.pop(SUMS, None)
+        sums = state.pop(SUMS, {})
         super().load_state_dict(state)
-        if sums:
-            load_sums(self.optimizer, self._sums, sums)
+        load_sums(self.optimizer, self._sums, sums)
 
     def should_update(self) -> bool:
         """Whether the optimizer steps after the iterations done so far."""
