@@ -28,7 +28,13 @@ SGD = {"lr": 1e-3, "momentum": 0.9}
 ROWS = (
     Row("adamw", "ResNet-50, AdamW, scale + clip", resnet50_shapes, 32, kwargs=ADAMW),
     Row(
-        "zero", "the same, gradients zeroed in place", resnet50_shapes, 36, kwargs=ADAMW, zero=True
+        "zero",
+        "the same, gradients zeroed in place",
+        resnet50_shapes,
+        36,
+        kwargs=ADAMW,
+        zero=True,
+        read_bytes=4,
     ),
     Row(
         "overlap",
@@ -38,6 +44,7 @@ ROWS = (
         kwargs=ADAMW,
         overlap=True,
         peers=("fused",),
+        read_bytes=4,
     ),
     Row("sgd", "ResNet-50, SGD with momentum, clip", resnet50_shapes, 24, "SGD", SGD, scaled=False),
     Row(
@@ -48,6 +55,7 @@ ROWS = (
         kwargs=ADAMW,
         dtype=torch.bfloat16,
         peers=("fused", "foreach"),
+        read_bytes=4,
     ),
     Row("small", "400 tensors of 1 to 4,096, AdamW, scale + clip", small_shapes, 32, kwargs=ADAMW),
     Row(
@@ -67,23 +75,36 @@ def report_row(report: Report, row: Row, rounds: int) -> None:
     num_params = sum(p.numel() for p in sides["ours"].params)
     buffer = torch.zeros(max(4 * num_params, 1024))
     buffer.add_(1.0)
-    times = time_rounds(sides, lambda: buffer.add_(1.0), rounds)
-    stream = times.pop("stream")
+    streams = {"write": lambda: buffer.add_(1.0), "read": lambda: torch.dot(buffer, buffer)}
+    times = time_rounds(sides, streams, rounds)
+    writing, reading = times.pop("write"), times.pop("read")
     report.times(row.title, times, ours="ours")
     moved = row.bytes_per_param * num_params
     share = Spread.of(
         [
-            (moved / ours_s) / (8.0 * buffer.numel() / stream_s)
-            for ours_s, stream_s in zip(times["ours"], stream, strict=True)
+            (moved / ours_s) / (8.0 * buffer.numel() / write_s)
+            for ours_s, write_s in zip(times["ours"], writing, strict=True)
+        ]
+    )
+    of_params = num_params / buffer.numel()
+    read_share = of_params * row.read_bytes / 4.0
+    write_share = of_params * (row.bytes_per_param - row.read_bytes) / 8.0
+    mix = Spread.of(
+        [
+            (read_share * read_s + write_share * write_s) / ours_s
+            for ours_s, read_s, write_s in zip(times["ours"], reading, writing, strict=True)
         ]
     )
     rival = max((ratio(times, name, "ours") for name in times if name != "ours"), key=_median)
     best = min((ratio(times, name, "ours") for name in times if name != "ours"), key=_median)
     ours_rate = moved / Spread.of(times["ours"]).median / 1e9
-    stream_rate = 8.0 * buffer.numel() / Spread.of(stream).median / 1e9
+    write_rate = 8.0 * buffer.numel() / Spread.of(writing).median / 1e9
+    read_rate = 4.0 * buffer.numel() / Spread.of(reading).median / 1e9
     report.text(
         f"{num_params / 1e6:.2f} million parameters, {row.bytes_per_param:g} bytes each: ours "
-        f"moves {ours_rate:.1f} GB/s, {share} of a read-modify-write stream's {stream_rate:.1f}. "
+        f"moves {ours_rate:.1f} GB/s, {share} of a read-modify-write stream's {write_rate:.1f}. "
+        f"Of these bytes, {row.read_bytes:g} are only read: plain streams over as many read-only "
+        f"bytes ({read_rate:.1f} GB/s) and the other ones take {mix} of our time. "
         f"Over the best peer: {best}; over the slowest: {rival}."
     )
 

@@ -27,6 +27,7 @@ class Row:
 
     Attributes:
         bytes_per_param: what our step must move, for the share of the stream's bandwidth.
+        read_bytes: those of them that are only read; the others are read and written.
         peers: names of torch's implementations, see `CHOICES`.
     """
 
@@ -42,6 +43,7 @@ class Row:
     dtype: torch.dtype = torch.float32
     peers: tuple[str, ...] = ("fused", "foreach", "plain")
     device: str = "cpu"
+    read_bytes: float = 8
 
 
 CHOICES = {
@@ -251,12 +253,12 @@ def host_seconds(call: Callable[[], Any]) -> float:
 
 def time_rounds(
     sides: Mapping[str, Contestant],
-    stream: Callable[[], Any],
+    streams: Mapping[str, Callable[[], Any]],
     rounds: int,
     clock: Clock = host_seconds,
 ) -> dict[str, list[float]]:
-    """Seconds of each contestant's step and of the stream, taken in turn."""
-    times: dict[str, list[float]] = {name: [] for name in [*sides, "stream"]}
+    """Seconds of each contestant's step and of each stream, taken in turn."""
+    times: dict[str, list[float]] = {name: [] for name in [*sides, *streams]}
     names = list(sides)
     gc.collect()
     gc.disable()
@@ -266,7 +268,8 @@ def time_rounds(
             for name in names[shift:] + names[:shift]:
                 sides[name].prepare()
                 times[name].append(clock(sides[name].step))
-            times["stream"].append(clock(stream))
+            for name, stream in streams.items():
+                times[name].append(clock(stream))
     finally:
         gc.enable()
     return times
