@@ -3,10 +3,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <stdexcept>
 #include <vector>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace fasttrain {
 
@@ -14,6 +19,7 @@ namespace {
 
 constexpr std::size_t kFirstChunk = 64;
 constexpr std::size_t kPairwiseBlock = 128;
+constexpr std::size_t kOwnPages = std::size_t{1} << 18; // bytes from which pages of its own are due
 
 // Two numbers that are added at once.
 typedef double Pair __attribute__((vector_size(16)));
@@ -53,6 +59,43 @@ double pairwise_sum(const double *x, std::size_t n) {
 
 } // namespace
 
+Column::~Column() {
+#ifdef __linux__
+    if (mapped_ > 0) {
+        munmap(data_, mapped_);
+        return;
+    }
+#endif
+    std::free(data_);
+}
+
+void Column::grow(std::size_t size, std::size_t capacity) {
+    const std::size_t bytes = capacity * sizeof(double);
+#ifdef __linux__
+    if (bytes >= kOwnPages) {
+        void *pages = mapped_ > 0 ? mremap(data_, mapped_, bytes, MREMAP_MAYMOVE)
+                                  : mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (pages == MAP_FAILED)
+            throw std::bad_alloc();
+        if (mapped_ == 0) {
+            if (size > 0)
+                std::memcpy(pages, data_, size * sizeof(double));
+            std::free(data_);
+        }
+        data_ = static_cast<double *>(pages);
+        mapped_ = bytes;
+        return;
+    }
+#else
+    (void)size; // realloc keeps it
+#endif
+    void *larger = std::realloc(data_, bytes);
+    if (larger == nullptr)
+        throw std::bad_alloc();
+    data_ = static_cast<double *>(larger);
+}
+
 Ring::Ring(std::size_t max_length) : max_length_(max_length) {
     if (max_length == 0)
         throw std::invalid_argument("max_length must be >= 1, got 0");
@@ -61,13 +104,8 @@ Ring::Ring(std::size_t max_length) : max_length_(max_length) {
 void Ring::grow(std::size_t needed) {
     const std::size_t capacity =
         std::min(max_length_, std::max({needed, kFirstChunk, 2 * capacity_}));
-    for (Block *block : {&values_, &counts_}) {
-        void *larger = std::realloc(block->get(), capacity * sizeof(double));
-        if (larger == nullptr)
-            throw std::bad_alloc();
-        block->release();
-        block->reset(static_cast<double *>(larger));
-    }
+    for (Column *column : {&values_, &counts_})
+        column->grow(size_, capacity);
     capacity_ = capacity;
 }
 

@@ -3,14 +3,37 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
+#include <utility>
 
 namespace fasttrain {
 
-// The storage grows in chunks (each as large as what is there already) up to max_length pairs and
-// is contiguous, so that the operating system grows it in place by remapping pages; from there on
-// the oldest pair is overwritten.
+// Numbers in contiguous memory that grows. A large one has pages of its own where the operating
+// system can remap them: growing copies nothing, leaves no hole in the heap, and takes up only what
+// was written.
+class Column {
+  public:
+    Column() = default;
+    Column(Column &&other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), mapped_(std::exchange(other.mapped_, 0)) {}
+    Column &operator=(Column &&other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(mapped_, other.mapped_);
+        return *this;
+    }
+    ~Column();
+
+    // Make room for `capacity` numbers, of which the first `size` are kept. Throws std::bad_alloc.
+    void grow(std::size_t size, std::size_t capacity);
+    double *get() const { return data_; }
+    double &operator[](std::size_t i) const { return data_[i]; }
+
+  private:
+    double *data_ = nullptr;
+    std::size_t mapped_ = 0; // bytes of its own pages; 0 when it is in the heap
+};
+
+// The storage grows in chunks (each as large as what is there already) up to max_length pairs; from
+// there on the oldest pair is overwritten.
 class Ring {
   public:
     struct Sums {
@@ -53,11 +76,6 @@ class Ring {
     void set_total(std::uint64_t total) { total_ = total; }
 
   private:
-    struct Free {
-        void operator()(double *p) const { std::free(p); }
-    };
-    using Block = std::unique_ptr<double[], Free>;
-
     void grow(std::size_t needed);
     // Index of the pair that lies `age` pairs before the newest one.
     std::size_t index(std::size_t age) const {
@@ -70,8 +88,8 @@ class Ring {
     std::size_t size_ = 0;
     std::size_t head_ = 0; // index of the oldest pair once the ring is full
     std::uint64_t total_ = 0;
-    Block values_;
-    Block counts_;
+    Column values_;
+    Column counts_;
 };
 
 } // namespace fasttrain

@@ -1,4 +1,6 @@
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -242,3 +244,25 @@ def test_require_scalar_reads_nothing() -> None:
         require_scalar(torch.zeros(2, device="meta"))
     with pytest.raises(TypeError, match=r"a real number, got a tensor of torch\.complex64"):
         require_scalar(torch.zeros((), device="meta", dtype=torch.complex64))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_full_rings_take_sixteen_bytes_a_pair() -> None:
+    if not native.available():
+        pytest.skip("the compiled module is not built")
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    torch.zeros(6_000_000).add_(1)  # once freed, the heap serves blocks of this size
+    chunk = np.ones(1000)
+    before = resident()
+    rings = [make_ring(1_000_000) for _ in range(4)]
+    for _ in range(1000):  # in turn, so that growing in place is not to be had by luck
+        for ring in rings:
+            ring.extend(chunk, chunk)
+    added = resident() - before
+    assert all(len(ring) == 1_000_000 and ring.sums(10) == (10.0, 10.0) for ring in rings)
+    assert added < 4 * 16e6 + 6e6  # and what else came to be resident
+    del ring, rings
+    assert resident() - before < 6e6
