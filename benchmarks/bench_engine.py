@@ -79,8 +79,9 @@ def make(
 def stacking_loop(job: Job, folder: Path) -> Outcome:
     """The plain loop with its losses stacked."""
     (net, optimizer, scheduler), clock = make(job), Clock(job)
+    model = Named(net)
     for batch in batches(job):
-        loss = torch.stack(list(net.losses(**batch).values())).sum()
+        loss = torch.stack(list(model(batch).values())).sum()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -92,8 +93,9 @@ def stacking_loop(job: Job, folder: Path) -> Outcome:
 def plain_loop(job: Job, folder: Path) -> Outcome:
     """Forward, sum, backward, step, zero, schedule: no logging."""
     (net, optimizer, scheduler), clock = make(job), Clock(job)
+    model = Named(net)
     for batch in batches(job):
-        sum(net.losses(**batch).values()).backward()  # type: ignore[union-attr]
+        sum(model(batch).values()).backward()  # type: ignore[union-attr]
         optimizer.step()
         optimizer.zero_grad()
         scheduler.step()
@@ -123,6 +125,7 @@ def simple_trainer(
 def usual_way(job: Job, folder: Path) -> Outcome:
     """The usual way, restated in plain Python: every value is read at once and kept in deques."""
     (net, optimizer, scheduler), clock = make(job), Clock(job)
+    model = Named(net)
     history: dict[str, deque[tuple[float, int]]] = {}
     log = logging.getLogger("fasttrain.bench")
     with open(folder / "usual.json", "a", encoding="utf-8") as file:
@@ -136,7 +139,7 @@ def usual_way(job: Job, folder: Path) -> Outcome:
 
         for step, batch in enumerate(batches(job)):
             start = time.perf_counter()
-            losses = net.losses(**batch)
+            losses = model(batch)
             sum(losses.values()).backward()  # type: ignore[union-attr]
             numbers = {name: value.detach().cpu().item() for name, value in losses.items()}
             for name, number in numbers.items():

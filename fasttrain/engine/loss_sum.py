@@ -32,9 +32,15 @@ def trained_on(losses: Mapping[str, Any]) -> list[Any]:
 
 
 class LossDict(dict[str, Any]):
-    """Losses by name, and all of them once more as one tensor [K], where there is one."""
+    """Losses by name.
+
+    Attributes:
+        stacked: all of them once more as one tensor [K], where there is one.
+        total: the sum of those that are trained on, where there is one in float32.
+    """
 
     stacked: Tensor | None = None
+    total: Tensor | None = None
 
 
 def backward_root(losses: Any) -> tuple[Tensor, Tensor | None, LossDict]:
@@ -61,17 +67,24 @@ def backward_root(losses: Any) -> tuple[Tensor, Tensor | None, LossDict]:
         raise ValueError(
             f"no loss to backpropagate among {sorted(losses)}: names with 'acc' are metrics"
         )
-    if len(parts) <= ADD_UP_TO:
-        return _sum_one_by_one(found, parts), None, found
-    try:
-        stacked = torch.stack(parts)
-    except (TypeError, RuntimeError):
-        return _sum_one_by_one(found, parts), None, found
-    if stacked.dim() != 1:
-        return _sum_one_by_one(found, parts), None, found
+    stacked = _stack(parts) if len(parts) > ADD_UP_TO else None
+    if stacked is None:
+        root = _sum_one_by_one(found, parts)
+        if root.dtype is torch.float32:
+            found.total = root.detach()
+        return root, None, found
     if len(parts) == len(found):
         found.stacked = stacked
     return stacked, _ones(len(parts), stacked.device, stacked.dtype), found
+
+
+def _stack(parts: list[Any]) -> Tensor | None:
+    """All losses as one tensor [K]; None when they are no scalars of one kind."""
+    try:
+        stacked = torch.stack(parts)
+    except (TypeError, RuntimeError):
+        return None
+    return stacked if stacked.dim() == 1 else None
 
 
 @lru_cache(maxsize=256)

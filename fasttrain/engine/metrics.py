@@ -71,9 +71,12 @@ class AsyncMetrics:
             losses = self._with_kept_finiteness(losses)
         if self._several:
             losses, data_time = self._gather(losses, data_time)
-        stacked = losses.stacked if isinstance(losses, LossDict) else None
-        on_host = stacked is not None and not storage.defers(stacked) and not prefix
-        if on_host and stacked is not None:
+        stacked, total = None, None
+        if isinstance(losses, LossDict):
+            stacked, total = losses.stacked, losses.total
+        if total is not None:
+            entries = _named(losses, total, prefix)
+        elif stacked is not None and not prefix and not storage.defers(stacked):
             numbers = stacked.tolist()
             entries = dict(zip(losses, numbers, strict=True))
             entries[TOTAL] = sum(numbers)
@@ -82,9 +85,10 @@ class AsyncMetrics:
         if data_time is not None:
             entries["data_time"] = data_time
         storage.put_all(entries, cur_iter=iteration)
-        if not on_host and storage.store.pending:
+        store = storage.store
+        if store.pending:
             self._fetch(storage, iteration, is_last=is_last)
-        if storage.store.nonfinite:
+        if store.nonfinite:
             _raise_if_total_is_nonfinite(storage)
 
     def _keep_finiteness(self, losses: Mapping[str, Any]) -> None:
@@ -145,21 +149,20 @@ def _with_total(
         }
         return _named(values, sum(trained_on(values)), prefix)
     if len(parts) == 1:
-        return _named(dict(losses), parts[0], prefix)
+        return _named(losses, parts[0], prefix)
     with torch.no_grad():
         if stacked is None:
             stacked = torch.stack([part.float().reshape(()) for part in parts])
-        return _named(dict(losses), stacked.sum(), prefix)
+        return _named(losses, stacked.sum(), prefix)
 
 
-def _named(losses: dict[str, Any], total: Any, prefix: str) -> dict[str, Any]:
+def _named(losses: Mapping[str, Any], total: Any, prefix: str) -> dict[str, Any]:
     """Total and losses with `prefix` before their names; a single loss is the total."""
     if len(losses) < 2:
-        losses = {}
-    elif prefix:
-        losses = {prefix + name: value for name, value in losses.items()}
-    losses[prefix + TOTAL] = total
-    return losses
+        return {prefix + TOTAL: total}
+    named = {prefix + name: value for name, value in losses.items()} if prefix else dict(losses)
+    named[prefix + TOTAL] = total
+    return named
 
 
 def _raise_if_total_is_nonfinite(storage: EventStorage) -> None:

@@ -207,7 +207,7 @@ class CommonMetricPrinter(EventWriter):
         )
         eta = self._eta(storage)
         memory = None
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             memory = f"max_mem: {torch.cuda.max_memory_allocated() / 1024**2:.0f}M"
         parts = [
             f"eta: {eta}" if eta else None,
