@@ -164,7 +164,8 @@ class OptimWrapper(BaseOptimWrapper):
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Backpropagate `loss` and count the iteration."""
-        self._before_backward()
+        if self._overlap is not None or self._sums is not None:
+            self._before_backward()
         loss.backward(**kwargs)
         self._inner_count += 1
 
@@ -194,7 +195,8 @@ class OptimWrapper(BaseOptimWrapper):
         clip = self._clip_grad if self.clip_grad_kwargs else None
         if (clip or self._zero_in_step) and self._step_at_once(kwargs):
             return
-        self._prepare_sums(kwargs, composed=clip is not None)
+        if self._sums is not None:
+            self._prepare_sums(kwargs, composed=clip is not None)
         composed_step(self.optimizer, clip=clip, **kwargs)
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
