@@ -56,7 +56,8 @@ def contestants(*, peers: bool) -> Contestants:
 
 
 def check_equal(found: Contestants, num_keys: int, folder: Path) -> None:
-    """Every contestant ends with the plain loop's weights.
+    """Every contestant ends with the plain loop's weights, but for roundings of the fused step and
+    of the sum of many losses, which is in another order.
 
     Raises:
         AssertionError: one does not; names it.
@@ -65,7 +66,7 @@ def check_equal(found: Contestants, num_keys: int, folder: Path) -> None:
     expected = found[LOOP](job, folder).weights
     for name, contestant in found.items():
         for key, value in contestant(job, folder).weights.items():
-            exact = "fused step" not in name
+            exact = "fused step" not in name and (num_keys == 1 or "fasttrain" not in name)
             tolerance = 0.0 if exact else 1e-5
             message = f"{name}: {key} differs from the plain loop's"
             torch.testing.assert_close(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ADD_UP_TO = 3  # so many losses are added one by one; more are stacked
+from fasttrain.core.loss_sum import stack_losses
 
 
 def is_metric(name: str) -> bool:
@@ -67,7 +67,7 @@ def backward_root(losses: Any) -> tuple[Tensor, Tensor | None, LossDict]:
         raise ValueError(
             f"no loss to backpropagate among {sorted(losses)}: names with 'acc' are metrics"
         )
-    stacked = _stack(parts) if len(parts) > ADD_UP_TO else None
+    stacked = stack_losses(parts)
     if stacked is None:
         root = _sum_one_by_one(found, parts)
         if root.dtype is torch.float32:
@@ -76,15 +76,6 @@ def backward_root(losses: Any) -> tuple[Tensor, Tensor | None, LossDict]:
     if len(parts) == len(found):
         found.stacked = stacked
     return stacked, _ones(len(parts), stacked.device, stacked.dtype), found
-
-
-def _stack(parts: list[Any]) -> Tensor | None:
-    """All losses as one tensor [K]; None when they are no scalars of one kind."""
-    try:
-        stacked = torch.stack(parts)
-    except (TypeError, RuntimeError):
-        return None
-    return stacked if stacked.dim() == 1 else None
 
 
 @lru_cache(maxsize=256)

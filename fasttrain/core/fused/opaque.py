@@ -21,7 +21,6 @@ def opaque(function: Function) -> Function:
     disabled: Any = torch._disable_dynamo(function)  # type: ignore[no-untyped-call]
     frames: Any = torch._C._dynamo.eval_frame
 
-    @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if compiler_at_work() is None:
             return function(*args, **kwargs)
@@ -34,5 +33,6 @@ def opaque(function: Function) -> Function:
         frames.set_code_exec_strategy(call.__code__, only_this_frame)  # do not compile it by itself
     except AttributeError:  # another version of torch
         return cast(Function, disabled)
-    call._torchdynamo_disable = True  # type: ignore[attr-defined]  # nor trace into it
-    return cast(Function, call)
+    opaque_call = functools.update_wrapper(call, function)
+    opaque_call._torchdynamo_disable = True  # type: ignore[attr-defined]  # nor trace into it
+    return cast(Function, opaque_call)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from fasttrain.core.loss_sum import stack_losses
 from fasttrain.model.base_model.data_preprocessor import BaseDataPreprocessor
 from fasttrain.model.base_module import BaseModule
 from fasttrain.model.utils import run_forward
@@ -77,16 +78,22 @@ class BaseModel(BaseModule):
             'loss'. Nothing is read from the device.
         """
         log_vars: dict[str, Any] = OrderedDict(loss=0)
-        total: Any = None
+        parts: list[Any] = []
         for name, value in losses.items():
             # Most losses are plain scalars; asking that here spares them a call.
             scalar = type(value) is Tensor and value.dim() == 0
             mean: Any = value if scalar else _mean(name, value)
             log_vars[name] = mean
             if "loss" in name:
-                total = mean if total is None else total + mean
-        if total is None:
-            total = 0
+                parts.append(mean)
+        stacked = stack_losses(parts)
+        total: Any = 0
+        if stacked is not None:
+            total = stacked.sum()
+        elif parts:
+            total = parts[0]
+            for part in parts[1:]:
+                total = total + part
         if "loss" not in losses:
             log_vars["loss"] = total
         return total, log_vars

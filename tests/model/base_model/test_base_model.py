@@ -118,6 +118,16 @@ def test_gradients_reach_every_term() -> None:
     assert second.grad.item() == 2.0
 
 
+def test_many_losses_have_the_same_sum_and_gradients() -> None:
+    weights = torch.randn(12, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    losses = {f"loss_{i}": weight * (i + 1) for i, weight in enumerate(weights.unbind())}
+    total, log_vars = Toy().parse_losses({**losses, "acc": torch.tensor(0.5)})
+    torch.testing.assert_close(total, (weights * torch.arange(1, 13)).sum())
+    assert list(log_vars) == ["loss", *losses, "acc"] and log_vars["loss"] is total
+    total.backward()
+    assert weights.grad is not None and weights.grad.tolist() == list(range(1, 13))
+
+
 def test_the_preprocessor_comes_from_nothing_a_config_or_a_module() -> None:
     assert type(Toy().data_preprocessor) is BaseDataPreprocessor
     built = Toy(data_preprocessor=dict(type="ImgDataPreprocessor", pad_size_divisor=8))
