@@ -20,7 +20,8 @@ import torch
 from common import Report, Spread, parse_args
 from loop_contestants import Job, Outcome, accelerate, ignite, lightning, plain_loop, runner
 
-FLOOR = 6.0  # mmengine's overhead over ours must be at least this
+# Losses -> how many times ours mmengine's overhead must be, after a long run.
+FLOORS = {1: 6.0, 20: 12.0}
 LOOP, OURS, MMENGINE = "plain loop", "fasttrain", "mmengine"
 NUM_RESAMPLES = 500
 KEYS = (1, 20)
@@ -31,7 +32,8 @@ Each sample is one run: the median over its log intervals of ten iterations, eac
 in it ({clock}; torch uses one thread). Medians and spreads are over rounds; the overhead is paired
 by round, and the spread of its ratio comes from resampling the rounds. The history is pre-filled:
 at the end of the warm-up every logged series is set to that many entries, then the iterations are
-timed, so that mmengine's cost per entry shows without hours of running. `fasttrain` uses torch's
+timed, so that mmengine's cost per entry shows without hours of running. Nobody steps a schedule of
+the learning rate; both runners log the rate. `fasttrain` uses torch's
 SGD (`fused=False`) and so does the same arithmetic as the plain loop; `fused step` is what an
 unchanged config gets."""
 Contestants = dict[str, Callable[[Job, Path], Outcome]]
@@ -140,7 +142,7 @@ def main() -> int:
     report = Report("loop", "Runner overhead per iteration", args)
     report.text(HOW_TO_READ.format(clock="CPU time" if args.cpu_time else "wall time"))
     rounds, num_iters = (3, 200) if args.quick else (11, 500)
-    factors = []
+    reached = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for num_keys in KEYS:
@@ -150,15 +152,16 @@ def main() -> int:
                 if history == HISTORIES[0]:
                     check_equal(found, num_keys, folder)
                 job = Job(num_keys, num_iters, history, clock)
-                factors.append(report_job(report, job, measure(found, job, rounds, folder)))
-    reached = [factor for factor in factors if factor is not None]
-    if reached:
+                factor = report_job(report, job, measure(found, job, rounds, folder))
+                if factor is not None and history == HISTORIES[-1]:
+                    reached[num_keys] = factor
+    for num_keys, factor in reached.items():
         report.text(
-            f"mmengine's overhead over fasttrain's: {min(reached):.1f} at the least; "
-            f"the floor is {FLOOR:.0f}."
+            f"With {num_keys} loss key(s) and a long history, mmengine's overhead is {factor:.1f} "
+            f"times fasttrain's; the floor is {FLOORS[num_keys]:.0f}."
         )
     report.finish()
-    return 0 if all(factor >= FLOOR for factor in reached) else 1
+    return 0 if all(factor >= FLOORS[num_keys] for num_keys, factor in reached.items()) else 1
 
 
 if __name__ == "__main__":

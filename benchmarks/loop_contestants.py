@@ -212,7 +212,6 @@ def runner(package: str, optimizer: dict[str, Any]) -> Callable[[Job, Path], Out
                 train_dataloader=batches(job),
                 train_cfg={"by_epoch": False, "max_iters": job.total_iters},
                 optim_wrapper={"optimizer": optimizer},
-                param_scheduler={"type": "ConstantLR", "factor": 1.0, "by_epoch": False},
                 default_hooks={
                     "logger": {"type": "LoggerHook", "interval": LOG_INTERVAL},
                     "checkpoint": {"type": "CheckpointHook", "interval": -1},
