@@ -300,9 +300,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         scale: Tensor | None = self.__dict__.get("grad_scale")
         found_inf: Tensor | None = self.__dict__.get("found_inf")
         if self._native:
-            done = self._native_step(
-                lambda binding: binding.run(self, scale, found_inf, 1.0, NO_CLIP, False, False)
-            )
+            done = self._native_step(scale, found_inf, 1.0, NO_CLIP, False, False)
             if done is not None:
                 return loss
         self._torch_step_scaled(scale, found_inf)
@@ -330,9 +328,7 @@ class FusedOptimizer(torch.optim.Optimizer):
                 plan = self._clip = ClipPlan.of(clip)
             check = scaler is not None or plan.strict
             scale = scale_of(scaler, self) if scaler is not None else None
-            done = self._native_step(
-                lambda binding: binding.run(self, scale, None, divisor, plan, check, zero)
-            )
+            done = self._native_step(scale, None, divisor, plan, check, zero)
             if done is not None:
                 norm, found_inf = done
                 if plan.strict and bool(found_inf):  # sync point
@@ -344,8 +340,12 @@ class FusedOptimizer(torch.optim.Optimizer):
             self, self._torch_step, scaler=scaler, clip=clip, divisor=divisor, zero=zero
         )
 
-    def _native_step(self, run: Callable[[Binding], Step | str]) -> Step | None:
-        """Run both passes, binding (again) first where needed; None when torch must step."""
+    def _native_step(self, *how: Any) -> Step | None:
+        """Run both passes, binding (again) first where needed; None when torch must step.
+
+        Args:
+            how: what `Binding.run` takes after the optimizer.
+        """
         for _ in range(3):
             binding = self._binding
             if binding is None:
@@ -353,7 +353,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             if not binding.usable:
                 self._native = self._step_supports_amp_scaling = False
                 return None
-            found = run(binding)
+            found = binding.run(self, *how)
             if not isinstance(found, str):
                 return found
             if found == "irregular":
