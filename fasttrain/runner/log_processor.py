@@ -144,20 +144,23 @@ class LogProcessor:
     ) -> str:
         """Learning rates, time left, times, memory and, in training, everything else."""
         digits = self.num_digits
-        rates = " ".join(
-            f"{name}: {float(shown.pop(name)):.{digits}e}"
-            for name in [name for name in shown if name.endswith("lr")]
-        )
-        line = f"{rates}  "
         info = runner.message_hub.runtime_info
-        if "eta" in info and all(name in shown for name in _TIMES):
+        timed = "eta" in info and "time" in shown and "data_time" in shown
+        rates, others = [], []
+        for name, value in shown.items():
+            if name.endswith("lr"):
+                rates.append(f"{name}: {float(value):.{digits}e}")
+            elif not (timed and name in _TIMES):
+                others.append(self._pair(name, value))
+        line = f"{' '.join(rates)}  "
+        if timed:
             line += f"eta: {_duration(int(info['eta']))}  "
             for name in _TIMES:
-                line += f"{name}: {float(shown.pop(name)):.{digits}f}  "
+                line += f"{name}: {float(shown[name]):.{digits}f}  "
         if "memory" in tag:
             line += f"memory: {tag['memory']}  "
         if mode == "train":
-            line += "  ".join(self._pair(name, value) for name, value in shown.items())
+            line += "  ".join(others)
         return line
 
     def _pair(self, name: str, value: Any) -> str:
