@@ -1,7 +1,8 @@
 """The contestants of `bench_loop.py`: one training job, run by a plain loop and by each framework.
 
-Each contestant trains the same model from the same weights on the same batches, hands out its final
-weights, and tells the time between two iterations of its own, so that set-up is left out.
+Each contestant trains the same model from the same weights on the same batches, calls it as a module
+once per iteration, hands out its final weights, and tells the time between two iterations of its own,
+so that set-up is left out.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Net(nn.Module):
             for parameter in self.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
-    def losses(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def forward(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         error = (self.body(inputs).squeeze(1) - targets).square().mean()
         return {f"loss_{i}": error / (i + 1) for i in range(self.num_keys)}
 
@@ -151,7 +152,7 @@ def plain_loop(job: Job, folder: Path) -> Outcome:
     model, clock = Net(job.num_keys), Clock(job)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     for batch in batches(job):
-        loss = total(model.losses(**batch))
+        loss = total(model(**batch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -177,7 +178,7 @@ def runner(package: str, optimizer: dict[str, Any]) -> Callable[[Job, Path], Out
             self.net = Net(num_keys)
 
         def forward(self, inputs: Tensor, targets: Tensor, mode: str = "loss") -> Any:
-            return self.net.losses(inputs, targets)
+            return self.net.forward(inputs, targets)  # the runner called one module already
 
     class ClockHook(hook_class):  # type: ignore[misc, valid-type]
         """Fills the history at the last warm-up iteration, and marks the ends of iterations."""
@@ -236,7 +237,7 @@ def ignite(job: Job, folder: Path) -> Outcome:
     log = logging.getLogger("bench.ignite")
 
     def step(engine: Any, batch: Any) -> dict[str, float]:
-        losses = model.losses(**batch)
+        losses = model(**batch)
         loss = total(losses)
         optimizer.zero_grad()
         loss.backward()
@@ -267,7 +268,7 @@ def accelerate(job: Job, folder: Path) -> Outcome:
         net, torch.optim.SGD(net.parameters(), lr=LEARNING_RATE), batches(job)
     )
     for index, batch in enumerate(loader):
-        losses = model.losses(**batch)
+        losses = model(**batch)
         loss = total(losses)
         optimizer.zero_grad()
         accelerator.backward(loss)
@@ -291,7 +292,7 @@ def lightning(job: Job, folder: Path) -> Outcome:
             self.net = net
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            losses = self.net.losses(**batch)
+            losses = self.net(**batch)
             self.log_dict(losses)
             return total(losses)
 
