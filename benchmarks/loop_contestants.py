@@ -1,8 +1,8 @@
 """The contestants of `bench_loop.py`: one training job, run by a plain loop and by each framework.
 
-Each contestant trains the same model from the same weights on the same batches, calls it as a module
-once per iteration, hands out its final weights, and tells the time between two iterations of its own,
-so that set-up is left out.
+Each contestant trains the same model from the same weights on the same batches, calls it as a
+module once per iteration, hands out its final weights, and tells the time between two iterations of
+its own, so that set-up is left out.
 """
 
 from __future__ import annotations

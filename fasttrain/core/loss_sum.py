@@ -10,6 +10,15 @@ from torch import Tensor
 ADD_UP_TO = 3  # so many are added one by one
 
 
+def add_up(parts: list[Any]) -> Any:
+    """The sum of one or more losses, shape [] unless one of them is larger."""
+    stacked = stack_losses(parts)
+    if stacked is not None:
+        return stacked.sum()
+    first, *others = parts
+    return sum(others, first)
+
+
 def stack_losses(parts: list[Any]) -> Tensor | None:
     """Many losses as one tensor.
 

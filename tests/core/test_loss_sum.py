@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fasttrain.core.loss_sum import ADD_UP_TO, stack_losses
+from fasttrain.core.loss_sum import ADD_UP_TO, add_up, stack_losses
 
 
 def test_many_scalars_are_stacked() -> None:
@@ -40,3 +40,16 @@ def test_what_is_no_scalar_of_one_device_is_left(odd: Any) -> None:
 
 def test_whole_numbers_are_left() -> None:
     assert stack_losses([torch.tensor(2**24 + i) for i in range(5)]) is None
+
+
+@pytest.mark.parametrize("count", [1, 2, ADD_UP_TO, ADD_UP_TO + 1, 20])
+def test_the_sum_and_its_gradients(count: int) -> None:
+    weights = torch.arange(1.0, count + 1.0, requires_grad=True)
+    total = add_up(list(weights.unbind()))
+    assert total.shape == () and total.item() == count * (count + 1) / 2
+    total.backward()
+    assert weights.grad is not None and weights.grad.tolist() == [1.0] * count
+
+
+def test_what_cannot_be_stacked_is_added() -> None:
+    assert add_up([torch.ones(()), 2.0, torch.ones(2), 3, 4.0]).tolist() == [11.0, 11.0]

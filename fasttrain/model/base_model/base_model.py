@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from fasttrain.core.loss_sum import stack_losses
+from fasttrain.core.loss_sum import add_up
 from fasttrain.model.base_model.data_preprocessor import BaseDataPreprocessor
 from fasttrain.model.base_module import BaseModule
 from fasttrain.model.utils import run_forward
@@ -86,14 +86,7 @@ class BaseModel(BaseModule):
             log_vars[name] = mean
             if "loss" in name:
                 parts.append(mean)
-        stacked = stack_losses(parts)
-        total: Any = 0
-        if stacked is not None:
-            total = stacked.sum()
-        elif parts:
-            total = parts[0]
-            for part in parts[1:]:
-                total = total + part
+        total: Any = add_up(parts) if len(parts) > 1 else parts[0] if parts else 0
         if "loss" not in losses:
             log_vars["loss"] = total
         return total, log_vars

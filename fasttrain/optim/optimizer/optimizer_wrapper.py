@@ -14,7 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fasttrain.core.fused.sums import GradientSums, load_sums
 from fasttrain.core.update import (
     GradClip,
-    composed_step,
     enable_overlap_norm,
     fused_step_of,
     gradients_of,
@@ -197,7 +196,9 @@ class OptimWrapper(BaseOptimWrapper):
             return
         if self._sums is not None:
             self._prepare_sums(kwargs, composed=clip is not None)
-        composed_step(self.optimizer, clip=clip, **kwargs)
+        if clip is not None:
+            clip()
+        self.optimizer.step(**kwargs)
 
     def optim_context(self, model: nn.Module) -> AbstractContextManager[Any]:
         """Context of the forward pass: no gradient reduction in mid-accumulation under DDP."""
@@ -252,7 +253,8 @@ class OptimWrapper(BaseOptimWrapper):
 
     def should_update(self) -> bool:
         """Whether the optimizer steps after the iterations done so far."""
-        return is_due(self._inner_count, self._accumulative_counts, self._max_counts)
+        counts = self._accumulative_counts
+        return counts == 1 or is_due(self._inner_count, counts, self._max_counts)
 
     def should_sync(self) -> bool:
         """Whether gradients of the coming iteration must be reduced over processes."""
