@@ -75,14 +75,16 @@ void bind_checkpoint(py::module_ &module) {
         py::gil_scoped_release release;
         return copy_spans(spans_of(sources), pointers, threads);
     });
-    module.def("checkpoint_write", [](int descriptor, const py::bytes &pickle,
-                                      const std::vector<Address> &storages,
-                                      const std::vector<uint32_t> &crcs, int threads) {
-        if (!crcs.empty())
-            expect_count("checksums", crcs.size(), storages.size());
-        const Span span = span_of(pickle);
-        translate([&] { write_file(descriptor, span, spans_of(storages), crcs, threads); });
-    });
+    module.def("checkpoint_write",
+               [](int descriptor, const py::bytes &pickle, const std::vector<Address> &storages,
+                  const std::vector<uint32_t> &crcs, int threads, bool gently) {
+                   if (!crcs.empty())
+                       expect_count("checksums", crcs.size(), storages.size());
+                   const Span span = span_of(pickle);
+                   translate([&] {
+                       write_file(descriptor, span, spans_of(storages), crcs, {threads, gently});
+                   });
+               });
     module.def("checkpoint_write_around",
                [](int descriptor, const py::bytes &pickle, const std::vector<uint64_t> &sizes,
                   const std::vector<uint32_t> &crcs) {
@@ -96,15 +98,16 @@ void bind_checkpoint(py::module_ &module) {
             std::vector<Range> list;
             for (const auto &range : ranges)
                 list.push_back({range.first, range.second});
-            return translate([&] { return crc_ranges(descriptor, list, threads); });
+            return translate([&] { return crc_ranges(descriptor, list, {threads}); });
         });
     module.def("checkpoint_is_memory_folder", &is_memory_folder);
-    module.def("checkpoint_map", [](int descriptor, uint64_t size) {
-        return translate([&] { return reinterpret_cast<uintptr_t>(map_file(descriptor, size)); });
+    module.def("checkpoint_map", [](int descriptor, uint64_t size, bool gently) {
+        return translate(
+            [&] { return reinterpret_cast<uintptr_t>(map_file(descriptor, size, gently)); });
     });
-    module.def("checkpoint_unmap", [](uintptr_t address, uint64_t size) {
+    module.def("checkpoint_unmap", [](uintptr_t address, uint64_t size, bool gently) {
         py::gil_scoped_release release;
-        unmap_file(reinterpret_cast<void *>(address), size);
+        unmap_file(reinterpret_cast<void *>(address), size, gently);
     });
     module.def("checkpoint_crc32", [](uintptr_t address, uint64_t size) {
         py::gil_scoped_release release;

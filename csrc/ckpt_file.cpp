@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -24,6 +26,8 @@ namespace {
 
 constexpr uint64_t block_size = 1 << 20;
 constexpr uint64_t flush_size = 8 << 20; // written data is handed to the disk in such portions
+constexpr uint64_t map_size = 4 << 20;   // others may change their mappings between such portions
+constexpr int niceness = 19;
 
 // One block of one part.
 struct Block {
@@ -50,8 +54,12 @@ std::vector<uint32_t> combine(const std::vector<Block> &blocks, const std::vecto
     return parts;
 }
 
+// Makes the calling thread give way to all others. It cannot be taken back without privileges, and
+// a thread that holds a lock of the interpreter must not: others would wait for it in vain.
+void give_way() { setpriority(PRIO_PROCESS, id_t(syscall(SYS_gettid)), niceness); }
+
 // Calls `task(i)` for each i below `count` in threads of its own; the first exception is rethrown.
-template <class Task> void run_threads(size_t count, int threads, Task &&task) {
+template <class Task> void run_threads(size_t count, Crew crew, Task &&task) {
     std::atomic<size_t> next{0};
     std::exception_ptr error;
     std::mutex guard;
@@ -67,9 +75,18 @@ template <class Task> void run_threads(size_t count, int threads, Task &&task) {
         }
     };
     std::vector<std::thread> helpers;
-    for (int k = 1; k < threads && size_t(k) < count; ++k)
-        helpers.emplace_back(work);
-    work();
+    const auto help = [&] {
+        if (crew.gently)
+            give_way();
+        work();
+    };
+    try {
+        for (int k = crew.gently ? 0 : 1; k < crew.threads && size_t(k) < count; ++k)
+            helpers.emplace_back(help);
+    } catch (const std::system_error &) { // no more threads to be had: those there are do it all
+    }
+    if (!crew.gently || helpers.empty())
+        work();
     for (std::thread &helper : helpers)
         helper.join();
     if (error)
@@ -104,12 +121,13 @@ void read_all(int descriptor, void *data, uint64_t size, uint64_t offset) {
     }
 }
 
-// Threads worth starting for so many bytes.
-int useful_threads(int threads, const std::vector<uint64_t> &sizes) {
+// With no more threads than so many bytes are worth.
+Crew fitting(Crew crew, const std::vector<uint64_t> &sizes) {
     uint64_t total = 0;
     for (uint64_t size : sizes)
         total += size;
-    return int(std::min<uint64_t>(uint64_t(threads), 1 + total / (4 * block_size)));
+    const uint64_t most = 1 + total / (4 * block_size);
+    return {int(std::min<uint64_t>(uint64_t(std::max(crew.threads, 1)), most)), crew.gently};
 }
 
 // Lets the disk begin with what is written; only speed depends on it.
@@ -136,6 +154,17 @@ void write_pieces(int descriptor, const ZipLayout &layout, const Span &pickle,
         write_all(descriptor, piece.bytes.data(), piece.bytes.size(), piece.offset);
 }
 
+// Makes every page present. The process's mappings are locked meanwhile, so it goes by portions.
+void populate(char *address, uint64_t size) {
+#ifdef MADV_POPULATE_WRITE
+    for (uint64_t offset = 0; offset < size; offset += map_size)
+        if (madvise(address + offset, std::min(map_size, size - offset), MADV_POPULATE_WRITE) != 0)
+            return; // an older kernel: the copy makes them present
+#else
+    (void)address, (void)size;
+#endif
+}
+
 const char *at(const void *data, uint64_t offset) {
     return static_cast<const char *>(data) + offset;
 }
@@ -147,7 +176,7 @@ std::vector<uint32_t> copy_spans(const std::vector<Span> &spans, const std::vect
     const std::vector<uint64_t> sizes = sizes_of(spans);
     const std::vector<Block> blocks = cut(sizes);
     std::vector<uint32_t> crcs(blocks.size());
-    threads = useful_threads(threads, sizes);
+    threads = fitting({threads}, sizes).threads;
     parallel_tasks(int64_t(blocks.size()), threads, [&](int64_t i) {
         const Block &block = blocks[size_t(i)];
         char *target = static_cast<char *>(targets[block.part]) + block.offset;
@@ -157,13 +186,13 @@ std::vector<uint32_t> copy_spans(const std::vector<Span> &spans, const std::vect
 }
 
 void write_file(int descriptor, const Span &pickle, const std::vector<Span> &storages,
-                std::vector<uint32_t> crcs, int threads) {
+                std::vector<uint32_t> crcs, Crew crew) {
     const std::vector<uint64_t> sizes = sizes_of(storages);
     const ZipLayout layout(pickle.size, sizes);
     const std::vector<Block> blocks = cut(sizes);
     const bool takes_crcs = crcs.empty();
     std::vector<uint32_t> block_crcs(takes_crcs ? blocks.size() : 0);
-    run_threads(blocks.size(), useful_threads(threads, sizes), [&](size_t i) {
+    run_threads(blocks.size(), fitting(crew, sizes), [&](size_t i) {
         const Block &block = blocks[i];
         const char *data = at(storages[block.part].data, block.offset);
         if (takes_crcs)
@@ -192,28 +221,36 @@ bool is_memory_folder(const std::string &path) {
     return statfs(path.c_str(), &found) == 0 && unsigned(found.f_type) == tmpfs_magic;
 }
 
-void *map_file(int descriptor, uint64_t size) {
-    // The pages are allocated before they are mapped: a full disk is an error here, no signal
-    // later.
-    const int error = posix_fallocate(descriptor, 0, off_t(size));
-    if (error != 0)
-        throw std::system_error(error, std::generic_category(), "allocate");
-    void *address =
-        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, 0);
-    if (address == MAP_FAILED)
-        throw std::system_error(errno, std::generic_category(), "map");
+void *map_file(int descriptor, uint64_t size, bool gently) {
+    void *address = MAP_FAILED;
+    run_threads(1, {1, gently}, [&](size_t) {
+        // The pages are allocated before they are mapped: a full disk is an error here, no signal
+        // later.
+        const int error = posix_fallocate(descriptor, 0, off_t(size));
+        if (error != 0)
+            throw std::system_error(error, std::generic_category(), "allocate");
+        address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+        if (address == MAP_FAILED)
+            throw std::system_error(errno, std::generic_category(), "map");
+        populate(static_cast<char *>(address), size);
+    });
     return address;
 }
 
-void unmap_file(void *address, uint64_t size) { munmap(address, size); }
+void unmap_file(void *address, uint64_t size, bool gently) {
+    run_threads(1, {1, gently}, [&](size_t) {
+        for (uint64_t offset = 0; offset < size; offset += map_size)
+            munmap(static_cast<char *>(address) + offset, std::min(map_size, size - offset));
+    });
+}
 
-std::vector<uint32_t> crc_ranges(int descriptor, const std::vector<Range> &ranges, int threads) {
+std::vector<uint32_t> crc_ranges(int descriptor, const std::vector<Range> &ranges, Crew crew) {
     std::vector<uint64_t> sizes;
     for (const Range &range : ranges)
         sizes.push_back(range.size);
     const std::vector<Block> blocks = cut(sizes);
     std::vector<uint32_t> crcs(blocks.size());
-    run_threads(blocks.size(), useful_threads(threads, sizes), [&](size_t i) {
+    run_threads(blocks.size(), fitting(crew, sizes), [&](size_t i) {
         thread_local std::unique_ptr<char[]> buffer(new char[block_size]);
         const Block &block = blocks[i];
         read_all(descriptor, buffer.get(), block.size, ranges[block.part].offset + block.offset);

@@ -54,18 +54,26 @@ def on_host(plan: Plan) -> Plan:
 
 
 def write(
-    plan: Plan, path: str | os.PathLike[str], *, crcs: Sequence[int] = (), durable: bool = True
+    plan: Plan,
+    path: str | os.PathLike[str],
+    *,
+    crcs: Sequence[int] = (),
+    durable: bool = True,
+    gently: bool = False,
 ) -> None:
     """Write a plan whose storages are all in host memory.
 
     Args:
         crcs: the storages' CRC-32, when they are known already.
+        gently: give way to whatever else wants the processor.
     """
     with replace_durably(path, durable=durable) as descriptor:
         if native.enabled():
             spans = [(storage.data_ptr(), storage.nbytes()) for storage in plan.storages]
             data = pickle_tree(plan.tree)
-            native.module().checkpoint_write(descriptor, data, spans, list(crcs), num_threads())
+            native.module().checkpoint_write(
+                descriptor, data, spans, list(crcs), num_threads(), gently
+            )
             return
         _write_by_torch(rebuild_tree(plan.tree, _distinct(plan.storages)), descriptor)
 

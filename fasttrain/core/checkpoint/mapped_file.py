@@ -32,6 +32,8 @@ def can_map(path: str | os.PathLike[str]) -> bool:
 class MappedFile:
     """A temporary file of `num_bytes` in a folder of a memory file system, mapped.
 
+    What is done between two saves gives way to whatever else wants the processor.
+
     Raises:
         OSError: there is no room for it.
     """
@@ -46,7 +48,7 @@ class MappedFile:
         self._sizes: Sequence[int] = ()
         self._crcs: Sequence[int] = ()
         try:
-            self._address = native.module().checkpoint_map(self._descriptor, num_bytes)
+            self._address = native.module().checkpoint_map(self._descriptor, num_bytes, True)
         except BaseException:
             os.close(self._descriptor)
             self._unlink()
@@ -91,11 +93,11 @@ class MappedFile:
 
     def release(self) -> None:
         """Give the mapping back once the file is written (that takes longer than the write)."""
-        native.module().checkpoint_unmap(self._address, self.num_bytes)
+        native.module().checkpoint_unmap(self._address, self.num_bytes, True)
 
     def discard(self) -> None:
         """Remove the file unused."""
-        self.release()
+        native.module().checkpoint_unmap(self._address, self.num_bytes, False)
         os.close(self._descriptor)
         self._unlink()
 

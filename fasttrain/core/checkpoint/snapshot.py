@@ -31,9 +31,9 @@ class Snapshot:
     wait: Callable[[], None]
 
     def write(self, path: str, *, durable: bool) -> None:
-        """Write the state as a file once the copy is complete."""
+        """Write the state as a file once the copy is complete, giving way to training."""
         self.wait()
-        write(self.plan, path, crcs=self.crcs, durable=durable)
+        write(self.plan, path, crcs=self.crcs, durable=durable, gently=True)
 
     def release(self) -> None:
         """Nothing: the buffer is reused."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -20,7 +19,6 @@ from fasttrain.core.checkpoint.snapshot import HostBuffer, snapshot
 _logger = logging.getLogger("fasttrain.checkpoint")
 NOTABLE_WAIT_S = 1.0
 _PATIENCE_S = 1.0  # how long to wait before looking whether the writing thread was started
-_NICENESS = 5  # the writing thread gives way to training
 
 
 class _Taken(Protocol):
@@ -228,8 +226,6 @@ class Writer:
         return buffer
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while True:
             with self._changed:
                 if self._thread is not threading.current_thread():

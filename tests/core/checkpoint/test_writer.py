@@ -228,3 +228,35 @@ def test_the_memory_that_is_held_is_told(tmp_path, writer, caplog):
     told = [line for line in caplog.messages if "of host memory are held" in line]
     assert told[0] == "2 MiB of host memory are held for checkpoints in the background"
     assert len(told) <= 2
+
+
+def niceness_of_threads() -> dict[int, int]:
+    """Thread id -> niceness, of this process."""
+    found = {}
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/stat", encoding="utf-8") as file:
+                found[int(thread)] = int(file.read().rpartition(")")[2].split()[16])
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are listed in /proc")
+def test_only_threads_without_the_interpreter_give_way(tmp_path, writer, path_of_code):
+    """One that holds the interpreter's lock would be waited for in vain while others run."""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    writer.submit({"w": torch.ones(100)}, tmp_path / "warm.pth")
+    writer.drain()
+    gave_way = set()
+    for _ in range(1 if path_of_code == "fallback" else 20):
+        writer.submit({"w": torch.ones(1 << 24)}, tmp_path / "a.pth")
+        while writer.in_flight:
+            found = niceness_of_threads()
+            gave_way |= {thread for thread, nice in found.items() if nice > usual}
+            for thread in threading.enumerate():
+                assert found.get(thread.native_id, usual) == usual
+        if gave_way:
+            break
+    assert bool(gave_way) == (path_of_code == "native")
+    assert damage(tmp_path / "a.pth") is None
