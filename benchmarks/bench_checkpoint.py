@@ -32,6 +32,7 @@ from common import Report, parse_args
 from fasttrain.core.checkpoint import Writer, damage, save
 
 MEGABYTE = 1 << 20
+USUAL_MEGABYTES = 256
 MAX_STEPS_S = 60.0
 Save = Callable[[dict, Path], None]
 
@@ -273,7 +274,7 @@ def memory(folder: Path, megabytes: int, saves: int) -> list[list[Any]]:
 
 # ------------------------------------------------------------------------------ the report
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--megabytes", type=int, default=256, help="size of the state")
+    parser.add_argument("--megabytes", type=int, default=USUAL_MEGABYTES, help="size of the state")
     parser.add_argument("--rounds", type=int, help="samples per contestant")
     parser.add_argument("--gpu", action="store_true", help="only the saves of a state on a GPU")
     parser.add_argument("--gigabytes", type=float, default=12.0, help="size of the GPU's state")
@@ -297,7 +298,8 @@ def main() -> int:
     if args.gpu:
         return main_gpu(args)
     rounds = args.rounds or (5 if args.quick else 15)
-    report = Report("checkpoint", "Saving checkpoints", args)
+    name = "checkpoint" if args.megabytes == USUAL_MEGABYTES else f"checkpoint_{args.megabytes}mb"
+    report = Report(name, "Saving checkpoints", args)
     load = os.getloadavg()[0]
     report.text(
         f"{args.megabytes} MB in {len(make_state(1)['state_dict']) * 3} tensors, {rounds} rounds, "
@@ -313,7 +315,7 @@ def main() -> int:
             report.times(f"Stall of the training thread, {kind}", stalls, ours="fasttrain")
             report.times(f"Durable file, {kind}", durable, ours="fasttrain")
             rows = step_times(
-                names["fasttrain"], folder, args.megabytes, 100 if args.quick else 400
+                names["fasttrain"], folder, args.megabytes, 400 if args.quick else 2000
             )  # type: ignore[arg-type]
             report.table(f"Steps of a network, {kind}", ["", "steps", "median", "p99"], rows)
         finally:

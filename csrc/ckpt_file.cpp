@@ -11,6 +11,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <ctime>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -26,8 +28,8 @@ namespace {
 
 constexpr uint64_t block_size = 1 << 20;
 constexpr uint64_t flush_size = 8 << 20; // written data is handed to the disk in such portions
-constexpr uint64_t map_size = 4 << 20;   // others may change their mappings between such portions
-constexpr int niceness = 19;
+constexpr int niceness = 19;             // of threads that give way
+constexpr int gentle_rest = 49;          // see run_threads
 
 // One block of one part.
 struct Block {
@@ -58,15 +60,28 @@ std::vector<uint32_t> combine(const std::vector<Block> &blocks, const std::vecto
 // a thread that holds a lock of the interpreter must not: others would wait for it in vain.
 void give_way() { setpriority(PRIO_PROCESS, id_t(syscall(SYS_gettid)), niceness); }
 
+std::chrono::nanoseconds processor_time() {
+    timespec now{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+}
+
 // Calls `task(i)` for each i below `count` in threads of its own; the first exception is rethrown.
+//
+// Threads that give way may get next to nothing for minutes where others keep every core busy. The
+// caller then sees to it that the work goes on: it takes part for a fiftieth of its time.
 template <class Task> void run_threads(size_t count, Crew crew, Task &&task) {
     std::atomic<size_t> next{0};
     std::exception_ptr error;
     std::mutex guard;
-    const auto work = [&] {
+    const auto work = [&](int rest) { // for each time at work so many at rest
         try {
-            for (size_t i; (i = next.fetch_add(1)) < count;)
+            for (size_t i; (i = next.fetch_add(1)) < count;) {
+                const auto start = processor_time();
                 task(i);
+                if (rest > 0 && next.load() < count)
+                    std::this_thread::sleep_for(rest * (processor_time() - start));
+            }
         } catch (...) {
             next.store(count);
             const std::lock_guard<std::mutex> lock(guard);
@@ -74,19 +89,18 @@ template <class Task> void run_threads(size_t count, Crew crew, Task &&task) {
                 error = std::current_exception();
         }
     };
-    std::vector<std::thread> helpers;
     const auto help = [&] {
         if (crew.gently)
             give_way();
-        work();
+        work(0);
     };
+    std::vector<std::thread> helpers;
     try {
         for (int k = crew.gently ? 0 : 1; k < crew.threads && size_t(k) < count; ++k)
             helpers.emplace_back(help);
     } catch (const std::system_error &) { // no more threads to be had: those there are do it all
     }
-    if (!crew.gently || helpers.empty())
-        work();
+    work(crew.gently ? gentle_rest : 0);
     for (std::thread &helper : helpers)
         helper.join();
     if (error)
@@ -154,17 +168,6 @@ void write_pieces(int descriptor, const ZipLayout &layout, const Span &pickle,
         write_all(descriptor, piece.bytes.data(), piece.bytes.size(), piece.offset);
 }
 
-// Makes every page present. The process's mappings are locked meanwhile, so it goes by portions.
-void populate(char *address, uint64_t size) {
-#ifdef MADV_POPULATE_WRITE
-    for (uint64_t offset = 0; offset < size; offset += map_size)
-        if (madvise(address + offset, std::min(map_size, size - offset), MADV_POPULATE_WRITE) != 0)
-            return; // an older kernel: the copy makes them present
-#else
-    (void)address, (void)size;
-#endif
-}
-
 const char *at(const void *data, uint64_t offset) {
     return static_cast<const char *>(data) + offset;
 }
@@ -222,25 +225,33 @@ bool is_memory_folder(const std::string &path) {
 }
 
 void *map_file(int descriptor, uint64_t size, bool gently) {
-    void *address = MAP_FAILED;
-    run_threads(1, {1, gently}, [&](size_t) {
-        // The pages are allocated before they are mapped: a full disk is an error here, no signal
-        // later.
-        const int error = posix_fallocate(descriptor, 0, off_t(size));
-        if (error != 0)
-            throw std::system_error(error, std::generic_category(), "allocate");
-        address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
-        if (address == MAP_FAILED)
-            throw std::system_error(errno, std::generic_category(), "map");
-        populate(static_cast<char *>(address), size);
-    });
+    void *address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+    if (address == MAP_FAILED)
+        throw std::system_error(errno, std::generic_category(), "map");
+    const std::vector<Block> blocks = cut({size});
+    try {
+        // By portions, for the process's mappings are locked while one is made present. Each is
+        // allocated first: a full disk is an error here, no signal later.
+        run_threads(blocks.size(), {1, gently}, [&](size_t i) {
+            const Block &block = blocks[i];
+            const int error = posix_fallocate(descriptor, off_t(block.offset), off_t(block.size));
+            if (error != 0)
+                throw std::system_error(error, std::generic_category(), "allocate");
+#ifdef MADV_POPULATE_WRITE // where the kernel does not know it, the copy makes pages present
+            madvise(static_cast<char *>(address) + block.offset, block.size, MADV_POPULATE_WRITE);
+#endif
+        });
+    } catch (...) {
+        munmap(address, size);
+        throw;
+    }
     return address;
 }
 
 void unmap_file(void *address, uint64_t size, bool gently) {
-    run_threads(1, {1, gently}, [&](size_t) {
-        for (uint64_t offset = 0; offset < size; offset += map_size)
-            munmap(static_cast<char *>(address) + offset, std::min(map_size, size - offset));
+    const std::vector<Block> blocks = cut({size});
+    run_threads(blocks.size(), {1, gently}, [&](size_t i) {
+        munmap(static_cast<char *>(address) + blocks[i].offset, blocks[i].size);
     });
 }
 

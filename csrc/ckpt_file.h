@@ -15,7 +15,7 @@ struct Span {
 // How work that the caller waits for is done.
 struct Crew {
     int threads = 1;
-    bool gently = false; // by threads that give way to all others of the machine
+    bool gently = false; // by threads that give way to all others, or nearly
 };
 
 // Copies each span to its target (aligned to 64 bytes) and returns the checksums. The threads are
