@@ -98,12 +98,11 @@ void bind_checkpoint(py::module_ &module) {
             std::vector<Range> list;
             for (const auto &range : ranges)
                 list.push_back({range.first, range.second});
-            return translate([&] { return crc_ranges(descriptor, list, {threads}); });
+            return translate([&] { return crc_ranges(descriptor, list, threads); });
         });
     module.def("checkpoint_is_memory_folder", &is_memory_folder);
-    module.def("checkpoint_map", [](int descriptor, uint64_t size, bool gently) {
-        return translate(
-            [&] { return reinterpret_cast<uintptr_t>(map_file(descriptor, size, gently)); });
+    module.def("checkpoint_map", [](int descriptor, uint64_t size) {
+        return translate([&] { return reinterpret_cast<uintptr_t>(map_file(descriptor, size)); });
     });
     module.def("checkpoint_unmap", [](uintptr_t address, uint64_t size, bool gently) {
         py::gil_scoped_release release;

@@ -135,13 +135,12 @@ void read_all(int descriptor, void *data, uint64_t size, uint64_t offset) {
     }
 }
 
-// With no more threads than so many bytes are worth.
-Crew fitting(Crew crew, const std::vector<uint64_t> &sizes) {
+// Threads worth starting for so many bytes.
+int useful_threads(int threads, const std::vector<uint64_t> &sizes) {
     uint64_t total = 0;
     for (uint64_t size : sizes)
         total += size;
-    const uint64_t most = 1 + total / (4 * block_size);
-    return {int(std::min<uint64_t>(uint64_t(std::max(crew.threads, 1)), most)), crew.gently};
+    return int(std::min<uint64_t>(uint64_t(threads), 1 + total / (4 * block_size)));
 }
 
 // Lets the disk begin with what is written; only speed depends on it.
@@ -179,7 +178,7 @@ std::vector<uint32_t> copy_spans(const std::vector<Span> &spans, const std::vect
     const std::vector<uint64_t> sizes = sizes_of(spans);
     const std::vector<Block> blocks = cut(sizes);
     std::vector<uint32_t> crcs(blocks.size());
-    threads = fitting({threads}, sizes).threads;
+    threads = useful_threads(threads, sizes);
     parallel_tasks(int64_t(blocks.size()), threads, [&](int64_t i) {
         const Block &block = blocks[size_t(i)];
         char *target = static_cast<char *>(targets[block.part]) + block.offset;
@@ -195,7 +194,8 @@ void write_file(int descriptor, const Span &pickle, const std::vector<Span> &sto
     const std::vector<Block> blocks = cut(sizes);
     const bool takes_crcs = crcs.empty();
     std::vector<uint32_t> block_crcs(takes_crcs ? blocks.size() : 0);
-    run_threads(blocks.size(), fitting(crew, sizes), [&](size_t i) {
+    crew.threads = useful_threads(crew.threads, sizes);
+    run_threads(blocks.size(), crew, [&](size_t i) {
         const Block &block = blocks[i];
         const char *data = at(storages[block.part].data, block.offset);
         if (takes_crcs)
@@ -224,7 +224,7 @@ bool is_memory_folder(const std::string &path) {
     return statfs(path.c_str(), &found) == 0 && unsigned(found.f_type) == tmpfs_magic;
 }
 
-void *map_file(int descriptor, uint64_t size, bool gently) {
+void *map_file(int descriptor, uint64_t size) {
     void *address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
     if (address == MAP_FAILED)
         throw std::system_error(errno, std::generic_category(), "map");
@@ -232,7 +232,7 @@ void *map_file(int descriptor, uint64_t size, bool gently) {
     try {
         // By portions, for the process's mappings are locked while one is made present. Each is
         // allocated first: a full disk is an error here, no signal later.
-        run_threads(blocks.size(), {1, gently}, [&](size_t i) {
+        run_threads(blocks.size(), {1, true}, [&](size_t i) {
             const Block &block = blocks[i];
             const int error = posix_fallocate(descriptor, off_t(block.offset), off_t(block.size));
             if (error != 0)
@@ -255,13 +255,13 @@ void unmap_file(void *address, uint64_t size, bool gently) {
     });
 }
 
-std::vector<uint32_t> crc_ranges(int descriptor, const std::vector<Range> &ranges, Crew crew) {
+std::vector<uint32_t> crc_ranges(int descriptor, const std::vector<Range> &ranges, int threads) {
     std::vector<uint64_t> sizes;
     for (const Range &range : ranges)
         sizes.push_back(range.size);
     const std::vector<Block> blocks = cut(sizes);
     std::vector<uint32_t> crcs(blocks.size());
-    run_threads(blocks.size(), fitting(crew, sizes), [&](size_t i) {
+    run_threads(blocks.size(), {useful_threads(threads, sizes)}, [&](size_t i) {
         thread_local std::unique_ptr<char[]> buffer(new char[block_size]);
         const Block &block = blocks[i];
         read_all(descriptor, buffer.get(), block.size, ranges[block.part].offset + block.offset);

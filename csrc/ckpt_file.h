@@ -37,8 +37,8 @@ void write_around(int descriptor, const Span &pickle, const std::vector<uint64_t
 // Whether a folder's files are memory (tmpfs): then they may be mapped and copied into.
 bool is_memory_folder(const std::string &path);
 
-// Maps the first `size` bytes of a file, every page present; throws std::system_error.
-void *map_file(int descriptor, uint64_t size, bool gently);
+// Maps the first `size` bytes of a file, gently, every page present; throws std::system_error.
+void *map_file(int descriptor, uint64_t size);
 void unmap_file(void *address, uint64_t size, bool gently);
 
 struct Range {
@@ -47,6 +47,6 @@ struct Range {
 };
 
 // The checksums of ranges of a file, read in own threads.
-std::vector<uint32_t> crc_ranges(int descriptor, const std::vector<Range> &ranges, Crew crew);
+std::vector<uint32_t> crc_ranges(int descriptor, const std::vector<Range> &ranges, int threads);
 
 } // namespace fasttrain

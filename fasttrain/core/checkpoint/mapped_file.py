@@ -48,7 +48,7 @@ class MappedFile:
         self._sizes: Sequence[int] = ()
         self._crcs: Sequence[int] = ()
         try:
-            self._address = native.module().checkpoint_map(self._descriptor, num_bytes, True)
+            self._address = native.module().checkpoint_map(self._descriptor, num_bytes)
         except BaseException:
             os.close(self._descriptor)
             self._unlink()
