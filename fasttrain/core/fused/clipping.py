@@ -48,7 +48,6 @@ class ClipPlan:
 
     Attributes:
         source: the setting that this was made from.
-        kind: the native name of the norm that is needed.
         by_norm: whether the norm is limited (and returned).
         power: the norm's order.
         max_norm: the largest norm; negative for no limit.
@@ -57,7 +56,6 @@ class ClipPlan:
     """
 
     source: Any = None
-    kind: str = "none"
     by_norm: bool = False
     power: float = 2.0
     max_norm: float = -1.0
@@ -80,9 +78,15 @@ class ClipPlan:
         power = float(clip.norm_type)
         if not power > 0.0:
             raise ValueError(f"clip.norm_type must be > 0, got {clip.norm_type!r}")
-        kind = "two" if power == 2.0 else "inf" if math.isinf(power) else "power"
         strict = bool(clip.error_if_nonfinite)
-        return ClipPlan(clip, kind, True, power, float(clip.max_norm), strict=strict)
+        return ClipPlan(clip, True, power, float(clip.max_norm), strict=strict)
+
+    @property
+    def kind(self) -> str:
+        """The native name of the norm that is needed."""
+        if not self.by_norm:
+            return "none"
+        return "two" if self.power == 2.0 else "inf" if math.isinf(self.power) else "power"
 
     def reduce(self, params: list[Tensor], check: bool) -> float:
         """What the gradients of `params` add to the norm's sum (or maximum).  # sync point"""
