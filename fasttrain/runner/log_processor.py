@@ -150,7 +150,7 @@ class LogProcessor:
         for name, value in shown.items():
             if name.endswith("lr"):
                 rates.append(f"{name}: {float(value):.{digits}e}")
-            elif not (timed and name in _TIMES):
+            elif mode == "train" and not (timed and name in _TIMES):
                 others.append(self._pair(name, value))
         line = f"{' '.join(rates)}  "
         if timed:
@@ -159,9 +159,7 @@ class LogProcessor:
                 line += f"{name}: {float(shown[name]):.{digits}f}  "
         if "memory" in tag:
             line += f"memory: {tag['memory']}  "
-        if mode == "train":
-            line += "  ".join(others)
-        return line
+        return line + "  ".join(others)
 
     def _pair(self, name: str, value: Any) -> str:
         if isinstance(value, float):

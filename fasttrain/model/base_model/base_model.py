@@ -86,7 +86,7 @@ class BaseModel(BaseModule):
             log_vars[name] = mean
             if "loss" in name:
                 parts.append(mean)
-        total: Any = add_up(parts) if len(parts) > 1 else parts[0] if parts else 0
+        total: Any = add_up(parts) if parts else 0
         if "loss" not in losses:
             log_vars["loss"] = total
         return total, log_vars

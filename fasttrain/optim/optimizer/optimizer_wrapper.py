@@ -195,7 +195,7 @@ class OptimWrapper(BaseOptimWrapper):
         if (clip or self._zero_in_step) and self._step_at_once(kwargs):
             return
         if self._sums is not None:
-            self._prepare_sums(kwargs, composed=clip is not None)
+            self._sums.prepare_step(kwargs, composed=clip is not None)
         if clip is not None:
             clip()
         self.optimizer.step(**kwargs)
@@ -253,8 +253,7 @@ class OptimWrapper(BaseOptimWrapper):
 
     def should_update(self) -> bool:
         """Whether the optimizer steps after the iterations done so far."""
-        counts = self._accumulative_counts
-        return counts == 1 or is_due(self._inner_count, counts, self._max_counts)
+        return is_due(self._inner_count, self._accumulative_counts, self._max_counts)
 
     def should_sync(self) -> bool:
         """Whether gradients of the coming iteration must be reduced over processes."""

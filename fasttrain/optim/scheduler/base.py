@@ -148,17 +148,16 @@ class _ParamScheduler:
         if self._global_step == 0:
             self._check_order()
         self._global_step += 1
-        groups, name = self.optimizer.param_groups, self.param_name
         if self.begin <= self._global_step < self.end:
             self.last_step += 1
             values = self._get_value()
-            for group, value in zip(groups, values, strict=False):
-                if group[name] is not value:
+            for group, value in zip(self.optimizer.param_groups, values, strict=False):
+                if group[self.param_name] is not value:
                     self._set(group, value)
             if self.verbose:
                 for index, value in enumerate(values):
                     self.print_value(True, index, value)
-        self._last_value = [group[name] for group in groups]
+        self._last_value = self._values()
 
     def _set(self, group: dict[str, Any], value: Any) -> None:
         current = group[self.param_name]
