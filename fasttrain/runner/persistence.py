@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from fasttrain.core.checkpoint import Writer, take_apart
+from fasttrain.core.checkpoint import Writer, order_after_copies, take_apart
 from fasttrain.dist import is_main_process
 from fasttrain.logging import MessageHub, MMLogger
 
@@ -83,6 +83,7 @@ class RunnerCheckpoints(RunnerBuilders):
         """
         checkpoint = files._load_checkpoint(filename, map_location=map_location)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        order_after_copies(snapshot.optimizers_of(self.optim_wrapper))
         result = files._load_checkpoint_to_model(
             unwrapped(self.model), checkpoint, strict, revise_keys=revise_keys
         )
@@ -188,7 +189,9 @@ class RunnerCheckpoints(RunnerBuilders):
             by_epoch: called within the stage after an epoch, else within that after an iteration.
             backend_args: options of fsspec's file system.
             blocking: False returns once the state may change again; the file is then written in
-                the background, and an error in it raised by the next save.
+                the background, and an error in it raised by the next save. On a GPU, what the
+                optimizers update may be copied as late as in their next step: who changes it by
+                other means calls `fasttrain.core.checkpoint.order_after_copies` first.
             on_saved: called once the file is durable; when not blocking, in another thread.
         """
         if meta is not None and not isinstance(meta, dict):

@@ -18,10 +18,10 @@ from fasttrain.core.checkpoint.lock import FolderLock
 from fasttrain.core.checkpoint.remote import Place, is_url, local_copy_name, place_of
 from fasttrain.core.checkpoint.restricted import CheckpointError, UnsafeCheckpointError, load
 from fasttrain.core.checkpoint.rng import collect_rng_state, restore_rng_state
-from fasttrain.core.checkpoint.snapshot import order_after_copies
 from fasttrain.core.checkpoint.stand_ins import PickledObject
 from fasttrain.core.checkpoint.tree import plain_tree
 from fasttrain.core.checkpoint.verify import damage
+from fasttrain.core.checkpoint.watch import order_after_copies
 from fasttrain.core.checkpoint.writer import Writer
 
 __all__ = [

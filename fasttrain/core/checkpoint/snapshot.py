@@ -11,9 +11,9 @@ from torch import Tensor, UntypedStorage
 
 from fasttrain import native
 from fasttrain.core.checkpoint.container import Plan, write
+from fasttrain.core.checkpoint.watch import Period, Watch
 
 _ALIGNMENT = 64
-_COPIES = "_copies_under_way"  # an attribute of optimizers
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def snapshot(plan: Plan, buffer: HostBuffer, *, updated_by: Iterable[Any] = ()) 
 
     Host storages are copied when this returns. GPU storages are copied by a side stream; the work
     that follows on the current stream waits for them on the device, but the storages that only the
-    optimizers `updated_by` change are waited for no sooner than in their next step.
+    optimizers `updated_by` change (see `Watch`) are waited for no sooner than in their next step.
     """
     offsets, total = _places([storage.nbytes() for storage in plan.storages])
     block = buffer.reserve(total).untyped_storage()
@@ -116,28 +116,42 @@ def _copy_from_gpu(
 
     Storages that lie on the host, such as random states, are copied at once.
     """
-    optimizers = list(updated_by)
-    late = _storages_of(optimizers)
+    watches, periods, late = _late_storages(updated_by)
     by_device: dict[torch.device, list[tuple[UntypedStorage, UntypedStorage]]] = {}
     for source, target in zip(sources, targets, strict=True):
         if source.device.type == "cuda":
             by_device.setdefault(source.device, []).append((source, target))
         else:
             target.copy_(source)
-    events = [_copy_beside(device, pairs, late, optimizers) for device, pairs in by_device.items()]
+    events = [_copy_beside(device, pairs, late, watches) for device, pairs in by_device.items()]
 
     def wait() -> None:
         for event in events:
             event.synchronize()  # sync point of the thread that writes
+        for period in periods:
+            period.check()
 
     return wait
+
+
+def _late_storages(updated_by: Iterable[Any]) -> tuple[list[Watch], list[Period], set[int]]:
+    """Who watches over what may be copied late, and which storages these are."""
+    watches, periods = [], []
+    for optimizer in updated_by:
+        watch = Watch.of(optimizer)
+        period = watch.begin(optimizer)
+        if period is not None:
+            watches.append(watch)
+            periods.append(period)
+    tensors = [tensor for period in periods for tensor in period.tensors]
+    return watches, periods, {tensor.untyped_storage()._cdata for tensor in tensors}
 
 
 def _copy_beside(
     device: torch.device,
     pairs: Sequence[tuple[UntypedStorage, UntypedStorage]],
     late: set[int],
-    optimizers: Sequence[Any],
+    watches: Iterable[Watch],
 ) -> Any:
     """Enqueue one device's copies on a stream of their own; the event of their end."""
     current = torch.cuda.current_stream(device)
@@ -149,8 +163,8 @@ def _copy_beside(
         _enqueue([pair for pair in pairs if pair[0]._cdata in late], side)
         all_done = side.record_event()
     current.wait_event(others_done)
-    for optimizer in optimizers:
-        _CopiesUnderWay.of(optimizer).add(device, all_done)
+    for watch in watches:
+        watch.add(device, all_done)
     return all_done
 
 
@@ -163,54 +177,6 @@ def _enqueue(pairs: Sequence[tuple[UntypedStorage, UntypedStorage]], side: Any) 
             tensor.record_stream(side)
         host = torch.empty(0, dtype=torch.uint8).set_(target)  # type: ignore[call-overload]
         host.copy_(tensor, non_blocking=True)
-
-
-def _storages_of(optimizers: Iterable[Any]) -> set[int]:
-    """The storages that only a step of these optimizers changes."""
-    tensors: list[Tensor] = []
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            tensors += group["params"]
-        for state in optimizer.state.values():
-            tensors += [value for value in state.values() if isinstance(value, Tensor)]
-    return {tensor.untyped_storage()._cdata for tensor in tensors}
-
-
-class _CopiesUnderWay:
-    """What the device must finish before an optimizer's next step; a hook of its steps."""
-
-    def __init__(self) -> None:
-        self._events: list[tuple[torch.device, Any]] = []
-
-    @classmethod
-    def of(cls, optimizer: Any) -> _CopiesUnderWay:
-        """The optimizer's own, made at the first call."""
-        found: _CopiesUnderWay | None = optimizer.__dict__.get(_COPIES)
-        if found is None:
-            found = optimizer.__dict__[_COPIES] = cls()
-            # It stays: a hook cannot take itself off while torch goes through the hooks.
-            optimizer.register_step_pre_hook(lambda *_: found.wait())
-        return found
-
-    def add(self, device: torch.device, done: Any) -> None:
-        self._events.append((device, done))
-
-    def wait(self) -> None:
-        """Let what is enqueued next come after the copies."""
-        while self._events:
-            device, done = self._events.pop()
-            torch.cuda.current_stream(device).wait_event(done)
-
-
-def order_after_copies(optimizers: Iterable[Any]) -> None:
-    """Make the device finish copying these optimizers' parameters before what is enqueued next.
-
-    Their own steps see to it. Whoever changes the parameters by other means, such as an exchange
-    with averaged weights, calls this first; it costs nothing when no copy is under way.
-    """
-    for optimizer in optimizers:
-        if _COPIES in optimizer.__dict__:
-            _CopiesUnderWay.of(optimizer).wait()
 
 
 def _nothing() -> None:

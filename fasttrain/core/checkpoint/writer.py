@@ -102,7 +102,9 @@ class Writer:
         file is durable under its final name, and not at all when it could not be written.
 
         Args:
-            updated_by: the optimizers of the state, see `snapshot`.
+            updated_by: the optimizers of the state. On a GPU, what they update may be copied as
+                late as in their next step, see `snapshot`: until then change it by steps alone, or
+                call `order_after_copies` first. A save that finds otherwise fails.
 
         Raises:
             CheckpointError: an earlier save failed; this one was not begun.

@@ -184,7 +184,8 @@ def test_bad_arguments(argument, value):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_gpu_storages_are_copied_before_the_next_step(tmp_path, writer):
+@pytest.mark.parametrize("others_change_it", [False, True])
+def test_gpu_storages_are_copied_before_they_change(tmp_path, writer, others_change_it):
     weight = torch.nn.Parameter(torch.ones(5_000_000, device="cuda"))
     buffer = torch.zeros(1000, device="cuda")
     optimizer = torch.optim.SGD([weight], lr=1.0)
@@ -193,6 +194,8 @@ def test_gpu_storages_are_copied_before_the_next_step(tmp_path, writer):
         state = {"w": weight, "b": buffer, "host": torch.arange(step)}
         writer.submit(state, tmp_path / "a.pth", updated_by=[optimizer])
         buffer.add_(1)
+        if others_change_it:
+            weight.data.mul_(0.5)
         weight.sum().backward()
         optimizer.step()
         optimizer.zero_grad()
