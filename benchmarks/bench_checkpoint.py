@@ -88,11 +88,7 @@ class Ours(Contestant):
         self.writer.drain()
 
     def settle(self) -> None:
-        if self.writer._thread is not None:
-            self.writer._thread.join()
-
-    def is_at_work(self) -> bool:
-        return self.writer._thread is not None and self.writer._thread.is_alive()
+        self.writer.rest()
 
 
 class DistributedCheckpoint(Contestant):
@@ -232,7 +228,7 @@ def step_times(ours: Ours, folder: Path, megabytes: int, steps: int) -> list[lis
         quiet += [step() for _ in range(100)]
         start = time.perf_counter()
         ours.start(state, folder / "steps.pth")
-        while ours.is_at_work():  # also on what it prepares for the next save
+        while ours.writer.is_at_work:  # also on what it prepares for the next save
             saving.append(step())
         durations.append(time.perf_counter() - start)
     (folder / "steps.pth").unlink()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -40,7 +41,8 @@ class _Job:
 class Writer:
     """Writes checkpoints in a thread of its own, one after the other, in the order of submission.
 
-    The thread is no daemon: a process that ends, by an exception too, first finishes its files.
+    The thread stays from save to save: to start one may take milliseconds where the cores are busy.
+    A process that ends, by an exception too, first finishes its files.
 
     Args:
         max_in_flight: how many saves may be unfinished, and so how many snapshots are held.
@@ -53,9 +55,11 @@ class Writer:
         self._jobs: deque[_Job] = deque()
         self._taking: set[object] = set()  # saves that are being copied
         self._is_writing = False
-        self._is_running = False
         self._errors: list[tuple[str, BaseException]] = []
-        self._thread: threading.Thread | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._thread_pid = 0  # a forked process has the object, not the thread
+        self._run: object = None  # names what works through the jobs
+        self._is_running = False
         self._spare: MappedFile | None = None
         self._free: list[HostBuffer] = []
         self._buffers: list[HostBuffer] = []
@@ -121,7 +125,7 @@ class Writer:
             with self._changed:
                 self._taking.discard(place)
                 self._jobs.append(_Job(name, taken, buffer, durable, on_saved))
-                self._ensure_thread()
+                self._ensure_run()
         finally:
             with self._changed:
                 self._taking.discard(place)
@@ -146,16 +150,29 @@ class Writer:
         """Wait until every submitted save is finished, then `check`."""
         with self._changed:
             while not self._changed.wait_for(lambda: self.in_flight == 0, _PATIENCE_S):
-                self._ensure_thread()
+                self._ensure_run()
         self.check()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the thread writes, or prepares the next save."""
+        return self._is_running and self._thread_pid == os.getpid()
+
+    def rest(self) -> None:
+        """Wait until every submitted save is finished and the next one is prepared."""
+        with self._changed:
+            while not self._changed.wait_for(lambda: not self.is_at_work, _PATIENCE_S):
+                pass
 
     def close(self) -> None:
         """Drain and give the snapshots' memory back."""
         try:
             self.drain()
         finally:
-            if self._thread is not None:
-                self._thread.join()
+            self.rest()
+            if self._thread is not None and self._thread_pid == os.getpid():
+                self._thread.shutdown()
+            self._thread = None
             with self._changed:
                 self._free.clear()
                 self._buffers.clear()
@@ -172,13 +189,17 @@ class Writer:
                 "%d MiB of host memory are held for checkpoints in the background", held >> 20
             )
 
-    def _ensure_thread(self) -> None:
-        """Start the writing thread if there is work and none; with the lock held."""
-        is_there = self._thread is not None and self._thread.is_alive()
-        if self._jobs and not (self._is_running and is_there):
-            self._is_running = True
-            self._thread = threading.Thread(target=self._run, name="fasttrain-checkpoint")
-            self._thread.start()
+    def _ensure_run(self) -> None:
+        """Have somebody work through the jobs, if there are any; with the lock held."""
+        if not self._jobs or self.is_at_work:
+            return
+        if self._thread is None or self._thread_pid != os.getpid():
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="fasttrain-checkpoint")
+            self._thread_pid = os.getpid()
+        self._is_running = False
+        self._run = object()
+        self._thread.submit(self._work, self._run)
+        self._is_running = True  # not before: an interrupt in between is made good by the next call
 
     def _take_place(self, name: str, place: object) -> bool:
         with self._changed:
@@ -192,7 +213,7 @@ class Writer:
                     return False
                 start = time.perf_counter()
                 while not self._changed.wait_for(lambda: not self.is_full, _PATIENCE_S):
-                    self._ensure_thread()
+                    self._ensure_run()
                 waited_s = time.perf_counter() - start
                 _logger.log(
                     logging.INFO if waited_s >= NOTABLE_WAIT_S else logging.DEBUG,
@@ -227,13 +248,14 @@ class Writer:
             self._buffers.append(buffer)
         return buffer
 
-    def _run(self) -> None:
+    def _work(self, run: object) -> None:
         while True:
             with self._changed:
-                if self._thread is not threading.current_thread():
-                    return  # its start was interrupted, and another one took over
+                if self._run is not run:
+                    return  # its submission was interrupted, and another one took over
                 if not self._jobs:
                     self._is_running = False
+                    self._changed.notify_all()
                     return
                 job = self._jobs.popleft()
                 self._is_writing = True

@@ -83,9 +83,7 @@ class Child:
         except BaseException as error:
             said = f"{type(error).__name__}: {error}"
             if isinstance(error, KeyboardInterrupt):
-                for thread in threading.enumerate():  # as the interpreter's end does
-                    if thread is not threading.current_thread() and thread.is_alive():
-                        thread.join()
+                threading._shutdown()  # as the interpreter's end does
         os.write(write_end, said.encode()[:4000])
         os._exit(0)
 

@@ -33,7 +33,7 @@ def state_of(step, size=400_000):
 def settle(writer):
     """Wait until the writer has prepared its next file."""
     writer.drain()
-    writer._thread.join()
+    writer.rest()
 
 
 def test_files_written_into_memory_are_whole(folder):
