@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from fasttrain.cli import checkpoints, doctor, plot, training
 from fasttrain.cli.errors import UsageError
+from fasttrain.core import dist
 from fasttrain.version import __version__
 
 INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(one_paragraph(error), file=sys.stderr)
         return 1
+    dist.leave()
     return status
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,12 +14,28 @@ from torch import Tensor
 ProcessGroup = torch_dist.ProcessGroup
 T = TypeVar("T")
 
+_GLOO_ENDS_S = 0.1
 REDUCE_OPS = ("sum", "product", "min", "max", "band", "bor", "bxor")
 
 
 def is_initialized() -> bool:
     """Whether a default process group exists."""
     return torch_dist.is_available() and torch_dist.is_initialized()
+
+
+def leave() -> None:
+    """Destroy the process group, for the end of a process; without one, nothing happens.
+
+    A thread of Gloo may be freeing the tensors of the last collective still. It needs the
+    interpreter for that, and aborts the process when the interpreter is ending: it is given time.
+    """
+    if not is_initialized():
+        return
+    with_gloo = "gloo" in (backend() or "")
+    torch_dist.destroy_process_group()
+    if with_gloo:
+        gc.collect()  # whoever else holds the group; with the last one its threads are joined
+        time.sleep(_GLOO_ENDS_S)
 
 
 def rank(group: ProcessGroup | None = None) -> int:

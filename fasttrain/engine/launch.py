@@ -12,6 +12,7 @@ import torch
 import torch.distributed as torch_dist
 import torch.multiprocessing as mp
 
+from fasttrain.core import dist
 from fasttrain.engine import comm
 
 logger = logging.getLogger("fasttrain.engine.launch")
@@ -122,4 +123,4 @@ def _worker(
         comm.synchronize()
         main_func(*args)
     finally:
-        torch_dist.destroy_process_group()
+        dist.leave()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -20,6 +23,7 @@ def test_without_a_group_everything_is_the_identity() -> None:
     value = object()
     assert dist.broadcast_object(value) is value
     assert dist.all_gather_object(value) == [value]
+    dist.leave()
 
 
 def test_reduce_op_takes_any_case_and_names_the_known_ones() -> None:
@@ -40,3 +44,18 @@ def test_a_copy_goes_through_the_collective_and_comes_back() -> None:
     dist.through_comm_device(strided, double)
     assert seen == [True]
     assert strided.tolist() == [[0.0, 6.0], [2.0, 8.0], [4.0, 10.0]]
+
+
+def test_leaving_waits_for_the_threads_of_gloo(tmp_path: Path) -> None:
+    """They free the last collective's tensors, which must not fall into the interpreter's end."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    group = weakref.ref(torch.distributed.group.WORLD)
+    holder: list[object] = [torch.distributed.group.WORLD]
+    holder.append(holder)  # as a wrapped model in a cycle of references
+    dist.all_reduce(torch.ones(3))
+    del holder
+    dist.leave()
+    assert not dist.is_initialized()
+    assert group() is None

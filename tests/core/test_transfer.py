@@ -50,6 +50,7 @@ WORKER = """
 import json, os
 import torch
 import torch.distributed as dist
+from fasttrain.core.dist import leave
 from fasttrain.core.store import ScalarStore
 from fasttrain.core.transfer import AveragingReader
 
@@ -68,7 +69,7 @@ for step in range(20):
         store.begin_flush().finish()
 shown = {name: store.series(name).values().tolist() for name in store}
 print(json.dumps({"calls": len(calls), **shown}))
-dist.destroy_process_group()
+leave()
 """
 
 

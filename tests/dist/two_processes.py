@@ -230,7 +230,7 @@ def main() -> None:
         except Exception:
             verdicts[name] = traceback.format_exc()
     Path(sys.argv[1]).write_text(json.dumps(verdicts), encoding="utf-8")
-    torch.distributed.destroy_process_group()
+    core_dist.leave()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from fasttrain import dist
+from fasttrain.core import dist as core_dist
 from fasttrain.core.checkpoint import load
 from fasttrain.hooks import Hook
 from fasttrain.runner import Runner, rank_states
@@ -191,7 +192,7 @@ def main() -> None:
         except Exception:
             verdicts[name] = traceback.format_exc()
     Path(sys.argv[1]).write_text(json.dumps(verdicts), encoding="utf-8")
-    torch.distributed.destroy_process_group()
+    core_dist.leave()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 import torch.distributed
 from torch import nn
 
+from fasttrain.core import dist as core_dist
 from fasttrain.hooks import Hook
 from fasttrain.model import BaseModel
 from fasttrain.runner import Runner
@@ -109,7 +110,7 @@ def main() -> None:
     folder, output = sys.argv[1:]
     results = [train(folder, resume) for resume in (False, True)]
     Path(output).write_text(json.dumps(results), encoding="utf-8")
-    torch.distributed.destroy_process_group()
+    core_dist.leave()
 
 
 if __name__ == "__main__":

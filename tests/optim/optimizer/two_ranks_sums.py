@@ -11,6 +11,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fasttrain.core import dist as core_dist
 from fasttrain.core import fused
 from fasttrain.optim import OptimWrapper
 
@@ -82,7 +83,7 @@ def main() -> None:
     _, low_error = train(rank)
     shown = {"weights": weights, "error": error, "low_error": low_error}
     Path(sys.argv[1]).write_text(json.dumps(shown), encoding="utf-8")
-    torch.distributed.destroy_process_group()
+    core_dist.leave()
 
 
 if __name__ == "__main__":
