@@ -201,13 +201,14 @@ class RunnerCheckpoints(RunnerBuilders):
             "iter": self.iter if by_epoch else self.iter + 1,
         }
         meta = {**counters, **(meta or {})}
-        own = self._own_state(meta, os.path.join(out_dir, filename))
+        own, sums = self._own_state(meta, os.path.join(out_dir, filename))
         is_helper = not is_main_process()
         if is_helper and not snapshot.is_sharded(unwrapped(self.model)):
             return
         checkpoint = self._checkpoint(meta, own)
         if save_optimizer:
             checkpoint["optimizer"] = snapshot.optimizer_state(self.optim_wrapper)
+            snapshot.put_sums(checkpoint["optimizer"], sums)
         if save_param_scheduler and self.param_schedulers is not None:
             checkpoint["param_schedulers"] = snapshot.scheduler_states(self.param_schedulers)
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
@@ -233,20 +234,26 @@ class RunnerCheckpoints(RunnerBuilders):
             self._checkpoint_writer = Writer()
         return self._checkpoint_writer
 
-    def _own_state(self, meta: dict[str, Any], name: str) -> dict[str, Any]:
-        """What only this package's runs need, of all ranks; complete on rank 0 alone."""
+    def _own_state(
+        self, meta: dict[str, Any], name: str
+    ) -> tuple[dict[str, Any], snapshot.Pending]:
+        """What only this package's runs need, of all ranks, and the ranks' mean float32 sums.
+
+        Complete on rank 0 alone.
+        """
         loop = self._built_train_loop
         own: dict[str, Any] = {}
         if loop is not None:
             own["loop"] = loop.resume_state(meta["epoch"], meta["iter"])
-        gradients = snapshot.pending_gradients(unwrapped(self.model), self.optim_wrapper)
+        pending = snapshot.pending_gradients(unwrapped(self.model), self.optim_wrapper)
         if self._rank_states is None:
             self._rank_states = RankStates(self._experiment_name, self.logger)
         key = f"{name} (epoch {meta['epoch']}, iter {meta['iter']})"
-        states, gradients = self._rank_states.gather(
-            key, own.get("loop", {}), gradients, interrupted=self._interrupt.requested
+        states, pending = self._rank_states.gather(
+            key, own.get("loop", {}), pending, interrupted=self._interrupt.requested
         )
-        return {**own, "gradients": gradients, "other_ranks": states}
+        gradients, sums = snapshot.split_pending(pending or {})
+        return {**own, "gradients": gradients, "other_ranks": states}, sums
 
     def _checkpoint(self, meta: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         """Everything of a checkpoint but the optimizer and its schedulers."""

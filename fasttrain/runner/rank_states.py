@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from logging import Logger
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fasttrain.core import dist as core_dist
 from fasttrain.core.checkpoint.ranks import RankExchange, unpack
 from fasttrain.core.checkpoint.rng import derived_rng_state
 from fasttrain.dist import get_dist_info
+
+Gradients = dict[tuple[Any, ...], Tensor]  # by what they belong to, see `snapshot.Pending`
 
 WAIT_S = 30.0
 WAIT_INTERRUPTED_S = 5.0  # the ranks may have stopped behind different iterations
@@ -35,17 +38,18 @@ class RankStates:
         self,
         key: str,
         state: Mapping[str, Any],
-        gradients: dict[str, Tensor],
+        gradients: Gradients | None,
         *,
         interrupted: bool = False,
-    ) -> tuple[list[Tensor | None], dict[str, Tensor]]:
+    ) -> tuple[list[Tensor | None], Gradients | None]:
         """Exchange `state` and average `gradients`, both of this rank.
 
         Args:
             key: names the save among those of the run.
             state: small; sent to rank 0.
             gradients: summed up in an accumulation group that the save cuts; the ranks' own. Their
-                mean is what the group's end would come to, but for rounding.
+                mean is what the group's end would come to, but for rounding. None, on all ranks,
+                when no group is cut.
             interrupted: the run is being ended; wait for a short while only.
 
         Returns:
@@ -59,9 +63,9 @@ class RankStates:
         exchange = RankExchange(f"{self.name}/{key}", wait_s)
         if rank > 0:
             exchange.send(state)
-            if gradients and exchange.is_answered():
+            if gradients is not None and exchange.is_answered():
                 _mean(gradients)
-            return [], {}
+            return [], None
         states = exchange.receive()
         absent = [number for number, found in enumerate(states, 1) if found is None]
         if absent:
@@ -73,17 +77,27 @@ class RankStates:
             )
         else:
             self.wait_s = WAIT_S
-        if gradients:
+        if gradients is not None:
             exchange.answer(not absent)
             gradients = gradients if absent else _mean(gradients)
         return states, gradients
 
 
-def _mean(gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The gradients' mean over all ranks; a collective."""
-    averaged = {name: gradient.detach().clone() for name, gradient in gradients.items()}
-    for gradient in averaged.values():
-        core_dist.all_reduce(gradient, "mean")
+def _mean(gradients: Gradients) -> Gradients:
+    """The gradients' mean over all ranks; where only some ranks have one, others count as zero.
+
+    A collective: the ranks may have used different parameters, so they first agree on the list.
+    """
+    mine = {place: (tuple(tensor.shape), tensor.dtype) for place, tensor in gradients.items()}
+    known: dict[tuple[Any, ...], tuple[tuple[int, ...], torch.dtype]] = {}
+    for found in core_dist.all_gather_object(mine):
+        known |= found
+    averaged = {}
+    for place, (shape, dtype) in sorted(known.items(), key=lambda item: str(item[0])):
+        own = gradients.get(place)
+        total = torch.zeros(shape, dtype=dtype) if own is None else own.detach().clone()
+        core_dist.all_reduce(total, "mean")
+        averaged[place] = total
     return averaged
 
 

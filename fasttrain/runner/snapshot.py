@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from logging import Logger
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fasttrain.config import Config
 from fasttrain.core.checkpoint import plain_tree
 from fasttrain.optim import OptimWrapper, OptimWrapperDict
+from fasttrain.optim.optimizer.optimizer_wrapper import SUMS
 from fasttrain.version import __version__
 
 # Top-level entry for what only this package's runs need; other readers ignore it.
@@ -69,16 +70,16 @@ def optimizer_state(optim_wrapper: Any) -> dict[str, Any]:
     )
 
 
-def _wrappers_of(optim_wrapper: Any) -> Iterable[Any]:
-    """The wrappers in a dict of them, or the one there is."""
+def _named_wrappers(optim_wrapper: Any) -> Mapping[str, Any]:
+    """The wrappers in a dict of them, or the one there is by the name ''."""
     if isinstance(optim_wrapper, OptimWrapperDict):
-        return optim_wrapper.values()
-    return [optim_wrapper]
+        return dict(optim_wrapper.items())
+    return {"": optim_wrapper}
 
 
 def optimizers_of(optim_wrapper: Any) -> list[torch.optim.Optimizer]:
     """The optimizers behind one wrapper or several."""
-    wrappers = _wrappers_of(optim_wrapper)
+    wrappers = _named_wrappers(optim_wrapper).values()
     return [wrapper.optimizer for wrapper in wrappers if isinstance(wrapper, OptimWrapper)]
 
 
@@ -112,23 +113,45 @@ def is_sharded(model: nn.Module) -> bool:
     return any(callable(getattr(entry, "full_tensor", None)) for entry in model.parameters())
 
 
-def pending_gradients(model: nn.Module, optim_wrapper: Any) -> dict[str, Tensor]:
-    """The gradients summed up so far when an accumulation group is cut midway, else nothing."""
+# Where a gradient belongs: (its parameter's name,), or (name of the wrapper, position of the
+# parameter in its optimizer) for a float32 sum.
+Pending = dict[tuple[Any, ...], Tensor]
+
+
+def pending_gradients(model: nn.Module, optim_wrapper: Any) -> Pending | None:
+    """What an accumulation group that is cut midway has summed up so far; None between groups."""
+    wrappers = _named_wrappers(optim_wrapper)
     cut = any(
         getattr(wrapper, "_accumulative_counts", 1) > 1 and not wrapper.should_update()
-        for wrapper in _wrappers_of(optim_wrapper)
+        for wrapper in wrappers.values()
     )
     if not cut:
-        return {}
-    return {
-        name: parameter.grad
+        return None
+    found: Pending = {
+        (name,): parameter.grad
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     }
+    for name, wrapper in wrappers.items():
+        sums = wrapper.state_dict().get(SUMS, {})
+        found |= {(name, index): total for index, total in sums.items()}
+    return found
+
+
+def split_pending(pending: Pending) -> tuple[dict[str, Tensor], Pending]:
+    """The gradients by their parameters' names, and the float32 sums as they were."""
+    gradients = {place[0]: tensor for place, tensor in pending.items() if len(place) == 1}
+    return gradients, {place: tensor for place, tensor in pending.items() if len(place) > 1}
+
+
+def put_sums(state: dict[str, Any], sums: Pending) -> None:
+    """Let float32 sums take the place of those in a state that `optimizer_state` returned."""
+    for (name, index), total in sums.items():
+        (state[name] if name else state).setdefault(SUMS, {})[index] = total
 
 
 def load_pending_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
-    """Put gradients back that `pending_gradients` returned."""
+    """Put gradients back, each by its parameter's name."""
     for name, parameter in model.named_parameters():
         if name in gradients:
             parameter.grad = gradients[name].to(parameter.device)

@@ -17,6 +17,7 @@ from fasttrain import dist
 from fasttrain.core import dist as core_dist
 from fasttrain.core.checkpoint import load
 from fasttrain.hooks import Hook
+from fasttrain.registry import MODELS
 from fasttrain.runner import Runner, rank_states
 from support import assert_same
 
@@ -76,6 +77,18 @@ def run(folder: str, *, last: int | None = None, **changes: Any) -> tuple[Runner
     except Stop:
         assert last is not None
     return runner, watch.batches
+
+
+@MODELS.register_module()
+class HalfModel(toy.LineModel):
+    """The toy model in bfloat16."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bfloat16()
+
+    def forward(self, inputs: torch.Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        return super().forward(inputs.bfloat16(), data_samples, mode)
 
 
 def loader(workers: int, sampler: str = "DefaultSampler", **changes: Any) -> dict[str, Any]:
@@ -141,6 +154,36 @@ def check_accumulation_cut_midway(rank: int) -> None:
     assert_same(rest, seen[6:])
     for name, weight in weights(whole)["model"].items():
         torch.testing.assert_close(weights(resumed)["model"][name], weight, msg=name)
+
+
+def check_float32_sums_cut_midway(rank: int) -> None:
+    """Each rank's own sums are averaged, so the end is the same but for rounding."""
+    wrapper = {
+        "optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9},
+        "accumulative_counts": 4,
+        "accumulate_in_fp32": True,
+    }
+    model = {"type": "HalfModel"}
+    options = {"optim_wrapper": wrapper, "train_cfg": BY_ITER, "model": model}
+    whole, seen = run("halves_whole", **options)
+    run("halves_cut", last=7, **options)
+    if rank == 0:
+        sums = load("halves_cut/iter_6.pth")["optimizer"]["gradient_sums"]
+        assert {total.dtype for total in sums.values()} == {torch.float32}
+    resumed, rest = run("halves_cut", resume=True, **options)
+    assert_same(rest, seen[6:])
+    for name, weight in weights(whole)["model"].items():
+        found = weights(resumed)["model"][name]
+        torch.testing.assert_close(found, weight, msg=name, rtol=0.01, atol=0.0)
+
+
+def check_a_parameter_that_one_rank_has_not_used(rank: int) -> None:
+    """The ranks agree on whose gradients they average; the others' count as zero."""
+    own = {("both",): torch.full((2,), 1.0 + rank)}
+    if rank == 1:
+        own["", 3] = torch.full((1,), 4.0)
+    mean = rank_states._mean(own)
+    assert_same(mean, {("", 3): torch.tensor([2.0]), ("both",): torch.tensor([1.5, 1.5])})
 
 
 def check_save_on_one_rank(rank: int) -> None:
