@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fasttrain.core.sharding import is_sharded, shard_weights
 from fasttrain.dist import get_dist_info
 from fasttrain.logging import print_log
 from fasttrain.model.wrappers import is_model_wrapper
@@ -37,12 +38,15 @@ def load_state_dict(
     """Load weights into a module and report keys and shapes that do not match.
 
     Unlike `nn.Module.load_state_dict` it looks through model wrappers at every depth, and a
-    mismatch of shapes is an error only when `strict`.
+    mismatch of shapes is an error only when `strict`. Parameters that are spread over the ranks
+    take their parts of whole weights; all ranks must call it then.
 
     Raises:
         RuntimeError: `strict` and something does not match; the text is the whole report.
     """
     metadata = getattr(state_dict, "_metadata", None)
+    if any(map(is_sharded, module.parameters())):
+        state_dict = shard_weights(state_dict, get_state_dict(module))
     state: OrderedDict[str, Tensor] = OrderedDict(state_dict)
     if metadata is not None:
         state._metadata = metadata  # type: ignore[attr-defined]

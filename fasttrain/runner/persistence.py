@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fasttrain.core.checkpoint import Writer, order_after_copies, take_apart
+from fasttrain.core.sharding import is_sharded
 from fasttrain.dist import is_main_process
 from fasttrain.logging import MessageHub, MMLogger
 
@@ -203,7 +204,7 @@ class RunnerCheckpoints(RunnerBuilders):
         meta = {**counters, **(meta or {})}
         own, sums = self._own_state(meta, os.path.join(out_dir, filename))
         is_helper = not is_main_process()
-        if is_helper and not snapshot.is_sharded(unwrapped(self.model)):
+        if is_helper and not any(map(is_sharded, self.model.parameters())):
             return
         checkpoint = self._checkpoint(meta, own)
         if save_optimizer:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fasttrain.config import Config
 from fasttrain.core.checkpoint import plain_tree
+from fasttrain.core.sharding import shard_like, whole
 from fasttrain.optim import OptimWrapper, OptimWrapperDict
 from fasttrain.optim.optimizer.optimizer_wrapper import SUMS
 from fasttrain.version import __version__
@@ -108,11 +109,6 @@ def load_scheduler_states(schedulers: Any, states: Any, logger: Logger) -> None:
         counted._global_step = max(getattr(counted, "_global_step", 0), 0)
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Whether parameters are spread over the ranks, so that all of them must help to save."""
-    return any(callable(getattr(entry, "full_tensor", None)) for entry in model.parameters())
-
-
 # Where a gradient belongs: (its parameter's name,), or (name of the wrapper, position of the
 # parameter in its optimizer) for a float32 sum.
 Pending = dict[tuple[Any, ...], Tensor]
@@ -128,7 +124,7 @@ def pending_gradients(model: nn.Module, optim_wrapper: Any) -> Pending | None:
     if not cut:
         return None
     found: Pending = {
-        (name,): parameter.grad
+        (name,): whole(parameter.grad)
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     }
@@ -154,7 +150,8 @@ def load_pending_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) ->
     """Put gradients back, each by its parameter's name."""
     for name, parameter in model.named_parameters():
         if name in gradients:
-            parameter.grad = gradients[name].to(parameter.device)
+            gradient = gradients[name].to(parameter.device)
+            parameter.grad = shard_like(gradient, parameter)
 
 
 def check_world_size(

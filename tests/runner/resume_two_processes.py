@@ -11,14 +11,17 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from fasttrain import dist
 from fasttrain.core import dist as core_dist
+from fasttrain.core import sharding
 from fasttrain.core.checkpoint import load
 from fasttrain.hooks import Hook
 from fasttrain.registry import MODELS
 from fasttrain.runner import Runner, rank_states
+from fasttrain.runner.builders.model import unwrapped
 from support import assert_same
 
 PARTS = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("conftest.py"))
@@ -205,6 +208,56 @@ def check_save_on_one_rank(rank: int) -> None:
     rank_states.WAIT_S = before
     states = dist.all_gather_object(torch.get_rng_state())
     assert not torch.equal(states[0], states[1])
+
+
+SHARDED = {"type": "fully_shard", "layers": ["Linear"]}
+
+
+def whole_weights(runner: Runner) -> dict[str, torch.Tensor]:
+    state = unwrapped(runner.model).state_dict()
+    return {name: sharding.whole(value).clone() for name, value in state.items()}
+
+
+def check_a_sharded_run_resumes_bit_for_bit(rank: int) -> None:
+    """Cut in the middle of an accumulation group, with clipping; and equal to a run under DDP."""
+    wrapper = {
+        "optimizer": {"type": "AdamW", "lr": 0.1},
+        "accumulative_counts": 4,
+        "clip_grad": {"max_norm": 0.1},
+    }
+    options = {"optim_wrapper": wrapper, "train_cfg": BY_ITER}
+    whole, seen = run("sharded_whole", model_wrapper_cfg=SHARDED, **options)
+    run("sharded_cut", last=7, model_wrapper_cfg=SHARDED, **options)
+    resumed, rest = run("sharded_cut", resume=True, model_wrapper_cfg=SHARDED, **options)
+    assert_same(rest, seen[6:])
+    assert_same(whole_weights(resumed), whole_weights(whole))
+    under_ddp, _ = run("sharded_not", **options)
+    torch.testing.assert_close(whole_weights(whole), whole_weights(under_ddp))
+
+
+def check_sharded_checkpoints_are_those_of_any_run(rank: int) -> None:
+    """One saved under DDP resumes sharded, and the other way round."""
+    options = {"optim_wrapper": {"optimizer": {"type": "AdamW", "lr": 0.1}}, "train_cfg": BY_ITER}
+    run("any_sharded", last=7, model_wrapper_cfg=SHARDED, **options)
+    run("any_ddp", last=7, **options)
+    one, other = (load(f"any_{kind}/iter_6.pth")["optimizer"] for kind in ("sharded", "ddp"))
+    assert_same(
+        one["state"][0]["exp_avg"].shape, other["state"][0]["exp_avg"].shape, "states are whole"
+    )
+    ended = []
+    for kind, changes in (("sharded", {}), ("ddp", {"model_wrapper_cfg": SHARDED})):
+        start = {"load_from": f"any_{kind}/iter_6.pth", "resume": True}
+        resumed, rest = run(f"any_{kind}_on", **start, **changes, **options)
+        assert len(rest) == 6
+        ended.append(whole_weights(resumed))
+    torch.testing.assert_close(*ended)
+
+
+def check_what_cannot_be_sharded_says_so(rank: int) -> None:
+    with pytest.raises(ValueError, match=r"EMAHook keeps a copy .* \(fully_shard\) cannot be"):
+        run("sharded_ema", model_wrapper_cfg=SHARDED, custom_hooks=[{"type": "EMAHook"}])
+    with pytest.raises(ValueError, match=r"'MMFullyShardedDataParallel' .*type='fully_shard'"):
+        run("sharded_old", model_wrapper_cfg={"type": "MMFullyShardedDataParallel"})
 
 
 def check_sharded_parameters_are_saved_whole(rank: int) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fasttrain.core.sharding import is_sharded, whole
+
 
 def raise_nonfinite(norm_type: float) -> None:
     """The error of `error_if_nonfinite`."""
@@ -36,10 +38,12 @@ def total_norm(values: list[Tensor], norm_type: float) -> Tensor:
     """The norm of all gradients as one vector, shape [], float32, on the first one's device."""
     if not values:
         return torch.zeros(())
+    if any(map(is_sharded, values)):
+        return whole(torch.nn.utils.get_total_norm(values, norm_type)).float()
     device = values[0].device
     norms = [torch.linalg.vector_norm(v, norm_type, dtype=torch.float32) for v in values]
-    whole: Tensor = torch.linalg.vector_norm(torch.stack([n.to(device) for n in norms]), norm_type)
-    return whole
+    total: Tensor = torch.linalg.vector_norm(torch.stack([n.to(device) for n in norms]), norm_type)
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +101,10 @@ class ClipPlan:
             return 0.0
         if math.isinf(self.power):
             return float(
-                torch.stack([v.detach().abs().amax().double().cpu() for v in values]).amax()
+                torch.stack([whole(v.detach().abs().amax()).double().cpu() for v in values]).amax()
             )
         parts = [
-            torch.linalg.vector_norm(v.detach(), self.power, dtype=torch.float64).cpu()
+            whole(torch.linalg.vector_norm(v.detach(), self.power, dtype=torch.float64)).cpu()
             for v in values
         ]
         return float(torch.stack(parts).pow(self.power).sum())

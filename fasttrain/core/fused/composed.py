@@ -10,11 +10,12 @@ from torch import Tensor
 
 from fasttrain.core.fused.clipping import ClipPlan, gradient_values
 from fasttrain.core.fused.scaling import record_found_inf, scale_of
+from fasttrain.core.sharding import whole
 
 
 def all_finite(values: list[Tensor]) -> bool:
-    """Whether every number is finite.  # sync point"""
-    return all(bool(torch.isfinite(v).all()) for v in values)
+    """Whether every number is finite, on all ranks that share in it.  # sync point"""
+    return all(bool(whole(torch.isfinite(v).all())) for v in values)
 
 
 @torch.no_grad()

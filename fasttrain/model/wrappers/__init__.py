@@ -7,6 +7,7 @@ second, and few runs use it.
 from typing import Any
 
 from fasttrain.model.wrappers.distributed import MMDistributedDataParallel
+from fasttrain.model.wrappers.fully_shard import build_fully_shard
 from fasttrain.model.wrappers.seperate_distributed import MMSeparateDistributedDataParallel
 from fasttrain.model.wrappers.utils import is_model_wrapper
 from fasttrain.registry import MODEL_WRAPPERS
@@ -15,6 +16,7 @@ __all__ = [
     "MMDistributedDataParallel",
     "MMFullyShardedDataParallel",
     "MMSeparateDistributedDataParallel",
+    "build_fully_shard",
     "is_model_wrapper",
 ]
 

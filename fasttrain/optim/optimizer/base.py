@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from fasttrain.core.sharding import shard_optimizer_state
+
 
 class BaseOptimWrapper(metaclass=ABCMeta):
     """What every optimizer wrapper offers.
@@ -51,7 +53,7 @@ class BaseOptimWrapper(metaclass=ABCMeta):
         base_param_settings = state.pop("base_param_settings", None)
         if base_param_settings is not None:
             self.base_param_settings = base_param_settings
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(shard_optimizer_state(self.optimizer, state))
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from fasttrain import dist
+from fasttrain.core.sharding import is_sharded
 from fasttrain.core.strategy import SingleDevice
-from fasttrain.dist import broadcast
 from fasttrain.logging import print_log
 from fasttrain.model import (
     BaseModel,
@@ -57,6 +58,14 @@ def wrap_model(
             module=model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=False
         )
     options = {"type": "MMDistributedDataParallel", **wrapper_cfg}
+    if options["type"] == "MMFullyShardedDataParallel" and dist.get_world_size() > 1:
+        raise ValueError(
+            "a Runner on several processes cannot initialise, save and resume the flat pieces of "
+            "model_wrapper_cfg.type='MMFullyShardedDataParallel' (torch's first FSDP): use "
+            "model_wrapper_cfg=dict(type='fully_shard', layers=[...]), torch's successor of it"
+        )
+    if getattr(MODEL_WRAPPERS.get(options["type"]), "shards", False):
+        init_weights(model)
     if torch.cuda.is_available() and options["type"] == "MMDistributedDataParallel":
         options.setdefault("device_ids", [int(os.environ["LOCAL_RANK"])])
     return MODEL_WRAPPERS.build(options, default_args={"module": model})
@@ -68,12 +77,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def init_weights(model: nn.Module) -> None:
-    """Initialise the weights, and give all ranks those of rank 0."""
+    """Initialise the weights, and give all ranks those of rank 0.
+
+    A model that is spread over the ranks was initialised before.
+    """
     model = unwrapped(model)
-    if hasattr(model, "init_weights"):
+    if hasattr(model, "init_weights") and not any(map(is_sharded, model.parameters())):
         model.init_weights()  # type: ignore[operator]
         for tensor in model.state_dict().values():
-            broadcast(tensor)
+            dist.broadcast(tensor)
 
 
 def compile_model(model: nn.Module, options: bool | Mapping[str, Any] | None, target: str) -> None:
