@@ -5,8 +5,9 @@
 
 All contestants save the same state. The stall is the time until the training thread may change the
 state again. The durable time runs from the call until a file with right checksums is on the medium
-(fsync included). Each sample writes a new file; files are deleted, and what still runs in the
-background ends, between samples.
+(fsync included). The rows "no save" are what the machine needs for one copy of the same bytes.
+Each sample writes a new file; files are deleted, and what still runs in the background ends,
+between samples.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ import torch.distributed
 from checkpoint_gpu import report_gpu
 from common import Report, parse_args
 
-from fasttrain.core.checkpoint import Writer, damage, save
+from fasttrain import native
+from fasttrain.core.checkpoint import Writer, damage, save, take_apart
 
 MEGABYTE = 1 << 20
 USUAL_MEGABYTES = 256
@@ -62,6 +64,8 @@ def sync(path: Path) -> None:
 class Contestant:
     """Saves in the foreground by one function."""
 
+    writes = True
+
     def __init__(self, function: Save) -> None:
         self.function = function
 
@@ -75,6 +79,30 @@ class Contestant:
 
     def settle(self) -> None:
         """End what still runs in the background."""
+
+
+class PlainCopy(Contestant):
+    """No save, but the least that one could take which copies the state: into kept memory."""
+
+    writes = False
+
+    def __init__(self, state: dict, *, streamed: bool) -> None:
+        plan = take_apart(state)
+        self.sources = [torch.empty(0, dtype=torch.uint8).set_(s) for s in plan.storages]
+        self.targets = [torch.zeros_like(source) for source in self.sources]
+        self.streamed = streamed
+
+    def start(self, state: dict, path: Path) -> None:
+        if not self.streamed:
+            for source, target in zip(self.sources, self.targets, strict=True):
+                target.copy_(source)
+            return
+        spans = [(source.data_ptr(), source.numel()) for source in self.sources]
+        targets = [target.data_ptr() for target in self.targets]
+        native.module().checkpoint_copy(spans, targets, torch.get_num_threads())
+
+    def finish(self, path: Path) -> None:
+        pass
 
 
 class Ours(Contestant):
@@ -145,7 +173,7 @@ def torch_without_checksums(state: dict, path: Path) -> None:
         torch.save(state, path)
 
 
-def contestants() -> dict[str, Contestant]:
+def contestants(state: dict) -> dict[str, Contestant]:
     found = {"torch.save": Contestant(torch.save)}
     if hasattr(torch.serialization, "set_crc32_options"):
         found["torch.save, no checksums"] = Contestant(torch_without_checksums)
@@ -160,6 +188,9 @@ def contestants() -> dict[str, Contestant]:
         found["DCP async_save, kept staging"] = DistributedCheckpoint(reusing_stager())
     found["fasttrain, foreground"] = Contestant(lambda state, path: save(state, path))
     found["fasttrain"] = Ours()
+    found["no save: a copy by torch"] = PlainCopy(state, streamed=False)
+    if native.enabled():
+        found["no save: a copy past the cache"] = PlainCopy(state, streamed=True)
     return found
 
 
@@ -200,8 +231,8 @@ def measure(
             if turn >= 0:
                 stalls[name].append(stall)
                 durable[name].append(total)
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return stalls, durable
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return stalls, {name: found for name, found in durable.items() if names[name].writes}
 
 
 def step_times(ours: Ours, folder: Path, megabytes: int, steps: int) -> list[list[Any]]:
@@ -302,7 +333,7 @@ def main() -> int:
         f"load average {load:.1f} at the start (above 0.5, others were using the cores)."
     )
     state = make_state(args.megabytes)
-    names = contestants()
+    names = contestants(state)
     for kind, parent in (("tmpfs", args.tmpfs), ("disk", args.disk)):
         folder = Path(tempfile.mkdtemp(prefix="fasttrain-bench-", dir=parent))
         try:
