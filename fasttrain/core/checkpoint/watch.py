@@ -60,9 +60,10 @@ class Watch:
 
     A late copy is right as long as a step, which waits for it, is all that changes its source.
     Nobody promises that: an embedding with `max_norm` changes its weights in forward, a hook may
-    clip them, a replayed CUDA graph may hold the step. So the first save copies at once, and only
-    looks: contents and version counters at the save and just before the next step. When they are
-    equal, later saves copy late, and each still checks the version counters.
+    clip them, and a CUDA graph that holds the step changes them unseen when it is replayed. So the
+    first save copies at once, and only looks: contents and version counters at the save and just
+    before the next step. When they are equal, later saves copy late, and each still checks the
+    version counters.
     """
 
     def __init__(self) -> None:
@@ -112,6 +113,10 @@ class Watch:
 
     def before_step(self) -> None:
         """Order a step after the copies, and learn from the time since the save."""
+        if _is_capturing():  # replays will step without this call
+            self._events.clear()  # a capture begins with an idle device
+            self._period, self._is_sole = None, False
+            return
         self._order()
         period, self._period = self._period, None
         if period is None:
@@ -135,6 +140,11 @@ class Watch:
                 "parameters or optimizer states are changed by something other than their "
                 "optimizer's steps: saves wait until they are copied"
             )
+
+
+def _is_capturing() -> bool:
+    started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return started and torch.cuda.is_current_stream_capturing()
 
 
 def updated_tensors(optimizer: Any) -> list[Tensor]:

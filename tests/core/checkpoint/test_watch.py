@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fake_streams import CPU, Stream, put_in_place
-from fasttrain.core.checkpoint import CheckpointError, order_after_copies
+from fasttrain.core.checkpoint import CheckpointError, order_after_copies, watch
 from fasttrain.core.checkpoint.watch import Watch, updated_tensors
 
 
@@ -179,3 +179,14 @@ def test_what_a_step_may_change(training):
     assert [id(t) for t in updated_tensors(training.optimizer)] == [
         *map(id, (training.weight, other, state))
     ]
+
+
+def test_an_optimizer_whose_step_went_into_a_graph_is_not_trusted(stream, training, monkeypatch):
+    training.trusted()
+    assert training.save()
+    training.watch.add(CPU, "copy")
+    with monkeypatch.context() as patch:
+        patch.setattr(watch, "_is_capturing", lambda: True)
+        training.step()
+    assert "copy" not in stream.log  # an event from outside has no place in the graph
+    assert not training.save()
