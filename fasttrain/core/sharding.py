@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,11 @@ def whole(tensor: Tensor) -> Tensor:
     """The whole of a sharded tensor; a collective for one, and any other as it is."""
     full: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
     return full
+
+
+def help_gather(tensor: Tensor) -> None:
+    """Do this rank's part while another one takes the whole of a tensor, and keep nothing."""
+    whole(tensor)
 
 
 def shard_like(tensor: Tensor, target: Any) -> Tensor:
@@ -51,11 +56,7 @@ def shard_optimizer_state(
     places = [place for group in state_dict["param_groups"] for place in group["params"]]
     param_at = dict(zip(places, params, strict=False))
     spread = {
-        place: shard_weights(entry, _all_like(param_at.get(place), entry))
+        place: shard_weights(entry, dict.fromkeys(entry, param_at.get(place)))
         for place, entry in state_dict["state"].items()
     }
     return {**state_dict, "state": spread}
-
-
-def _all_like(param: Any, names: Iterable[str]) -> dict[str, Any]:
-    return dict.fromkeys(names, param)

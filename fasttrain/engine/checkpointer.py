@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from fasttrain.core import checkpoint as files
 from fasttrain.core import dist
+from fasttrain.core.sharding import is_sharded
 from fasttrain.engine.model_modes import unwrap
 
 logger = logging.getLogger("fasttrain.engine.checkpointer")
@@ -88,9 +89,16 @@ class Checkpointer:
             kwargs: further entries of the file.
         Raises:
             CheckpointError: this save failed, or an earlier one did and this one was not begun.
+            NotImplementedError: the parameters are spread over several processes.
         """
         if not self.save_dir or not self.save_to_disk:
             return
+        if dist.world_size() > 1 and any(map(is_sharded, self.model.parameters())):
+            raise NotImplementedError(
+                "the main process saves alone here, and cannot gather parameters that are spread "
+                "over the processes (fully_shard): train such a model by fasttrain.runner.Runner "
+                "with model_wrapper_cfg=dict(type='fully_shard')"
+            )
         state = {"model": self.model.state_dict()}
         state |= {key: part.state_dict() for key, part in self.checkpointables.items()}
         path = Path(self.save_dir) / f"{name}{SUFFIX}"

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from fasttrain.core.checkpoint import Writer, order_after_copies, take_apart
-from fasttrain.core.sharding import is_sharded
+from fasttrain.core.checkpoint import Writer, order_after_copies, plain_tree
+from fasttrain.core.sharding import help_gather, is_sharded
 from fasttrain.dist import is_main_process
 from fasttrain.logging import MessageHub, MMLogger
 
@@ -214,7 +214,7 @@ class RunnerCheckpoints(RunnerBuilders):
             checkpoint["param_schedulers"] = snapshot.scheduler_states(self.param_schedulers)
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
         if is_helper:
-            take_apart(checkpoint)  # gathers what is spread over the ranks
+            plain_tree(checkpoint, help_gather)  # the main rank walks the same tree
             return
         if blocking and self._checkpoint_writer is not None:
             self._checkpoint_writer.drain()  # an older state must not come after a newer one

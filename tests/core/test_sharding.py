@@ -40,6 +40,7 @@ def test_whole_tensors_are_spread_as_their_targets(mesh):
     spread = sharding.shard_like(torch.arange(8.0).view(4, 2), target)
     assert sharding.is_sharded(spread) and spread.placements == target.placements
     assert_same(sharding.whole(spread), torch.arange(8.0).view(4, 2))
+    assert sharding.help_gather(spread) is None
     assert sharding.shard_like(spread, target) is spread
     scalar = torch.tensor(3.0)  # such as a count of steps
     assert sharding.shard_like(scalar, target) is scalar

@@ -205,3 +205,11 @@ def test_calls_after_a_save_see_the_durable_file_and_pointer(tmp_path: Path) -> 
     checkpointer.when_saved(look)
     checkpointer.drain()
     assert seen == [(False, False), (True, True)]
+
+
+def test_sharded_parameters_are_refused_instead_of_waited_for(tmp_path, monkeypatch):
+    model = torch.nn.Linear(2, 1)
+    monkeypatch.setattr("fasttrain.core.dist.world_size", lambda group=None: 2)
+    monkeypatch.setattr(torch.nn.Parameter, "full_tensor", lambda self: self, raising=False)
+    with pytest.raises(NotImplementedError, match=r"cannot gather .*type='fully_shard'"):
+        Checkpointer(model, tmp_path).save("a")

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, UntypedStorage
 from torch.nn import Parameter
 
+from fasttrain.core.sharding import is_sharded, whole
+
 # Names of the storage classes by which torch's format spells these dtypes; other dtypes are
 # spelled by an untyped storage and the tensor's own dtype.
 _CLASS_NAMES = {
@@ -118,9 +120,10 @@ class StorageTable:
         )
 
     def _plain(self, tensor: Tensor) -> Tensor:
-        whole = getattr(tensor, "full_tensor", None)  # a sharded tensor gathers itself
         try:
-            plain: Tensor = whole() if callable(whole) else tensor.detach().as_subclass(Tensor)
+            if is_sharded(tensor):  # one after the other: together they may not fit the device
+                return whole(tensor).detach().cpu()
+            plain: Tensor = tensor.detach().as_subclass(Tensor)
             if plain.layout is torch.strided and not plain.is_meta:
                 plain.untyped_storage().data_ptr()  # fails for one that just wraps others
         except (NotImplementedError, RuntimeError) as error:
