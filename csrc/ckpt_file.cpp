@@ -29,7 +29,8 @@ namespace {
 constexpr uint64_t block_size = 1 << 20;
 constexpr uint64_t flush_size = 8 << 20; // written data is handed to the disk in such portions
 constexpr int niceness = 19;             // of threads that give way
-constexpr int gentle_rest = 49;          // see run_threads
+constexpr double gentle_rest = 49;       // see run_threads
+constexpr std::chrono::seconds patience{60};
 
 // One block of one part.
 struct Block {
@@ -69,18 +70,23 @@ std::chrono::nanoseconds processor_time() {
 // Calls `task(i)` for each i below `count` in threads of its own; the first exception is rethrown.
 //
 // Threads that give way may get next to nothing for minutes where others keep every core busy. The
-// caller then sees to it that the work goes on: it takes part for a fiftieth of its time.
+// caller then sees to it that the work goes on: it takes part for a fiftieth of its time, and for
+// more and more of it until all patience is gone, since nobody is served by a file that never ends.
 template <class Task> void run_threads(size_t count, Crew crew, Task &&task) {
     std::atomic<size_t> next{0};
     std::exception_ptr error;
     std::mutex guard;
-    const auto work = [&](int rest) { // for each time at work so many at rest
+    const auto begin = std::chrono::steady_clock::now();
+    const auto work = [&](double rest) { // for each time at work so many at rest
         try {
             for (size_t i; (i = next.fetch_add(1)) < count;) {
                 const auto start = processor_time();
                 task(i);
-                if (rest > 0 && next.load() < count)
-                    std::this_thread::sleep_for(rest * (processor_time() - start));
+                const std::chrono::duration<double> elapsed =
+                    std::chrono::steady_clock::now() - begin;
+                if (rest > 0 && elapsed < patience && next.load() < count)
+                    std::this_thread::sleep_for(rest * (1 - elapsed / patience) *
+                                                (processor_time() - start));
             }
         } catch (...) {
             next.store(count);
