@@ -15,6 +15,7 @@ from fasttrain.core.checkpoint.restricted import CheckpointError
 
 _logger = logging.getLogger("fasttrain.checkpoint")
 _WATCH = "_watched_by_saves"  # an attribute of optimizers
+_ONCE = "before_next_step"  # a method of optimizers that can call back once
 _PLAIN = (Tensor, Parameter)
 
 
@@ -80,8 +81,9 @@ class Watch:
         found: Watch | None = optimizer.__dict__.get(_WATCH)
         if found is None:
             found = optimizer.__dict__[_WATCH] = cls()
-            # It stays: a hook cannot take itself off while torch goes through the hooks.
-            optimizer.register_step_pre_hook(lambda *_: found.before_step())
+            if not hasattr(optimizer, _ONCE):
+                # It stays: a hook cannot take itself off while torch goes through the hooks.
+                optimizer.register_step_pre_hook(lambda *_: found.before_step())
         return found
 
     def begin(self, optimizer: Any) -> Period | None:
@@ -91,8 +93,12 @@ class Watch:
             self._is_sole = _equal(*self._evidence)  # sync point, once for an optimizer
             self._evidence = None
             self._say()
+        if getattr(optimizer, "is_captured", False):
+            self._is_sole = False
         if self._is_sole is False:
             return None
+        if hasattr(optimizer, _ONCE):
+            getattr(optimizer, _ONCE)(self.before_step)
         self._was_announced = False
         self._period = Period(updated_tensors(optimizer))
         if self._is_sole:

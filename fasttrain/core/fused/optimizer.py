@@ -78,6 +78,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     _overlap: OverlapNorm | None = None
     _sums: GradientSums | None = None
     _opt_called: bool = False
+    _before_step: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -189,6 +190,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         Args:
             closure: re-evaluates the model and returns the loss.
         """
+        if self._before_step is not None:
+            self._call_before_step()
         if self._observed():
             return _observed_step(self, closure)
         return self._step(closure)
@@ -217,6 +220,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             RuntimeError: the norm is not finite and `clip.error_if_nonfinite` is set.
         """
         self._opt_called = True  # what torch's schedulers look for
+        if self._before_step is not None:
+            self._call_before_step()
         if self._observed():
             norm: Tensor | None = _observed_fused_step(self, scaler, clip, divisor, zero)
             return norm
@@ -252,6 +257,15 @@ class FusedOptimizer(torch.optim.Optimizer):
         self._sums = sums
         return sums is not None
 
+    def before_next_step(self, call: Callable[[], None]) -> None:
+        """Have `call()` run once, just before the next step; a step hook would cost every step."""
+        self._before_step = call
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether a step went into a CUDA graph, whose replays change parameters without a call."""
+        return bool(self._captured)
+
     def enable_overlap_norm(self) -> OverlapNorm:
         """Take the norm's sums while backward runs, so that a step reads gradients once.
 
@@ -281,6 +295,11 @@ class FusedOptimizer(torch.optim.Optimizer):
         if self._overlap is not None:
             self._overlap.remove()
             self._overlap = None
+
+    def _call_before_step(self) -> None:
+        call, self._before_step = self._before_step, None
+        if call is not None:
+            call()
 
     def _observed(self) -> bool:
         """Whether somebody listens: step hooks, or the profiler."""

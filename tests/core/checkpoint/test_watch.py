@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fake_streams import CPU, Stream, put_in_place
+from fasttrain.core import fused
 from fasttrain.core.checkpoint import CheckpointError, order_after_copies, watch
 from fasttrain.core.checkpoint.watch import Watch, updated_tensors
 
@@ -19,15 +20,16 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Stream:
 class Training:
     """One weight and its optimizer; a step notes itself in the stream."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, kind: type[torch.optim.Optimizer]) -> None:
+        self.log = stream.log
         self.weight = nn.Parameter(torch.ones(3))
-        self.optimizer = torch.optim.SGD([self.weight], lr=0.1, momentum=0.9)
-        self.optimizer.register_step_post_hook(lambda *_: stream.log.append("step"))
+        self.optimizer = kind([self.weight], lr=0.1, momentum=0.9)
         self.watch = Watch.of(self.optimizer)
 
     def step(self) -> None:
         self.weight.grad = torch.ones(3)
         self.optimizer.step()
+        self.log.append("step")
 
     def save(self) -> bool:
         """Whether this save copies late."""
@@ -41,9 +43,9 @@ class Training:
         return self
 
 
-@pytest.fixture
-def training(stream: Stream) -> Training:
-    return Training(stream)
+@pytest.fixture(params=[torch.optim.SGD, fused.SGD], ids=["hook", "call"])
+def training(stream: Stream, request: pytest.FixtureRequest) -> Training:
+    return Training(stream, request.param)
 
 
 def clamp(training: Training) -> None:
@@ -60,6 +62,7 @@ def change_momentum(training: Training) -> None:
 
 
 def test_a_step_waits_for_each_copy_once(stream, training):
+    training.save()
     training.watch.add(CPU, "copy 1")
     training.watch.add(CPU, "copy 2")
     training.step()
@@ -68,7 +71,8 @@ def test_a_step_waits_for_each_copy_once(stream, training):
 
 
 def test_other_changes_wait_too_and_the_step_no_more(stream, training):
-    other = Training(stream)
+    other = Training(stream, torch.optim.SGD)
+    training.save()
     training.watch.add(CPU, "copy")
     order_after_copies([other.optimizer])
     assert stream.log == []
@@ -79,8 +83,11 @@ def test_other_changes_wait_too_and_the_step_no_more(stream, training):
 
 
 def test_a_copied_optimizer_waits_for_nothing(stream, training):
+    training.save()
     training.watch.add(CPU, "copy")
-    order_after_copies([copy.deepcopy(training.optimizer)])
+    copied = copy.deepcopy(training.optimizer)
+    order_after_copies([copied])
+    copied.step()
     assert stream.log == []
 
 
@@ -190,3 +197,17 @@ def test_an_optimizer_whose_step_went_into_a_graph_is_not_trusted(stream, traini
         training.step()
     assert "copy" not in stream.log  # an event from outside has no place in the graph
     assert not training.save()
+
+
+def test_a_fused_step_that_went_into_a_graph_later_ends_the_trust(stream):
+    training = Training(stream, fused.SGD).trusted()
+    training.optimizer._captured.append(torch.empty(0))
+    assert not training.save()
+
+
+def test_a_fused_step_is_not_observed_for_ever(stream):
+    training = Training(stream, fused.SGD)
+    training.save()
+    assert not training.optimizer._observed()
+    training.step()
+    assert training.optimizer._before_step is None

@@ -388,3 +388,16 @@ def test_any_group_structure(groups, missing, seed):
         theirs.step()
     for a, b in zip(left, right, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["step", "fused_step"])
+def test_a_call_before_the_next_step_comes_once_and_sees_the_old_weights(name):
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = fused.SGD([weight], lr=1.0)
+    seen = []
+    optimizer.before_next_step(lambda: seen.append(weight.tolist()))
+    for _ in range(2):
+        weight.grad = torch.ones(2)
+        getattr(optimizer, name)()
+    assert seen == [[1.0, 1.0]]
+    assert weight.tolist() == [-1.0, -1.0]
