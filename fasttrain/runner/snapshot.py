@@ -84,6 +84,12 @@ def optimizers_of(optim_wrapper: Any) -> list[torch.optim.Optimizer]:
     return [wrapper.optimizer for wrapper in wrappers if isinstance(wrapper, OptimWrapper)]
 
 
+def longest_group(optim_wrapper: Any) -> int:
+    """How many iterations pass, at the most, from one reduction of gradients to the next."""
+    wrappers = _named_wrappers(optim_wrapper).values()
+    return max(getattr(wrapper, "_accumulative_counts", 1) for wrapper in wrappers)
+
+
 def scheduler_states(schedulers: Any) -> Any:
     """The states of the schedulers: a list, or a dict of lists for several optimizers."""
     if isinstance(schedulers, dict):

@@ -11,11 +11,13 @@ from torch.utils.data import DataLoader
 
 from fasttrain.core.batches import Batches
 from fasttrain.core.checkpoint import collect_rng_state, restore_rng_state
+from fasttrain.core.common_stop import CommonStop
 from fasttrain.core.prefetch import Prefetcher
 from fasttrain.core.strategy import SingleDevice
 from fasttrain.logging import print_log
 
 from .base_loop import BaseLoop
+from .snapshot import longest_group
 from .utils import calc_dynamic_intervals
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ class TrainLoop(BaseLoop):
         self._rng_to_restore: dict[str, Any] = {}
         self._rng_before_val: dict[str, Any] | None = None
         self._between_iterations = False
+        self._num_starts = 0
+        self._common_stop: CommonStop | None = None
 
     @property
     def max_epochs(self) -> int:
@@ -120,6 +124,8 @@ class TrainLoop(BaseLoop):
         """Begin the training: check the data, call the hooks, bring back the random state."""
         self._require_data("train")
         self._between_iterations = False
+        self._num_starts += 1
+        self._common_stop = None
         if self._iter > 0 and not self._resumed:
             self._batches.seek(self._guessed_position())
         self.runner.call_hook("before_train")
@@ -163,5 +169,11 @@ class TrainLoop(BaseLoop):
         self._rng_before_val = None
 
     def _stop_if_interrupted(self) -> None:
+        """Stop behind this iteration, or a little later when other ranks are ahead of this one."""
+        if self._common_stop is None:
+            name = self._runner._experiment_name
+            self._common_stop = CommonStop(f"{name}/{self._num_starts}")
+        if not self._common_stop.is_due(self._iter, longest_group(self._runner.optim_wrapper)):
+            return
         self._between_iterations = True
         raise KeyboardInterrupt

@@ -6,8 +6,10 @@ import importlib.util
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,21 @@ class Stop(Exception):
     pass
 
 
+class Press(Hook):
+    """Presses Ctrl-C in this rank's iteration `at`."""
+
+    priority = "LOWEST"
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if runner.iter + 1 == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 class Watch(Hook):
     """Notes the batches of this rank, and ends the run hard behind an iteration."""
 
@@ -55,7 +72,9 @@ class Watch(Hook):
             raise Stop
 
 
-def run(folder: str, *, last: int | None = None, **changes: Any) -> tuple[Runner, list]:
+def run(
+    folder: str, *, last: int | None = None, hooks: Sequence[Hook] = (), **changes: Any
+) -> tuple[Runner, list]:
     """Train, stopped hard behind iteration `last`; the batches that this rank saw."""
     cfg = {
         "model": {"type": "LineModel"},
@@ -75,10 +94,14 @@ def run(folder: str, *, last: int | None = None, **changes: Any) -> tuple[Runner
     runner = Runner.from_cfg(cfg)
     watch = Watch(last)
     runner.register_hook(watch)
+    for hook in hooks:
+        runner.register_hook(hook)
     try:
         runner.train()
     except Stop:
         assert last is not None
+    except KeyboardInterrupt:
+        assert hooks
     return runner, watch.batches
 
 
@@ -187,6 +210,28 @@ def check_a_parameter_that_one_rank_has_not_used(rank: int) -> None:
         own["", 3] = torch.full((1,), 4.0)
     mean = rank_states._mean(own)
     assert_same(mean, {("", 3): torch.tensor([2.0]), ("both",): torch.tensor([1.5, 1.5])})
+
+
+def check_ctrl_c_stops_all_ranks_behind_one_iteration(rank: int) -> None:
+    """Whichever rank it reaches first, with and without accumulation; resuming loses nothing."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for count, moments in ((1, (4, 5)), (1, (5, 4)), (1, (4, 4)), (4, (3, 6))):
+        name = f"ctrl_c_{count}_{moments[0]}_{moments[1]}"
+        wrapper = {
+            "optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9},
+            "accumulative_counts": count,
+        }
+        options = {"optim_wrapper": wrapper, "train_cfg": BY_ITER}
+        whole, seen = run(f"{name}_whole", **options)
+        stopped, begun = run(name, hooks=[Press(moments[rank])], **options)
+        ends = dist.all_gather_object(stopped.iter)
+        assert ends == [len(begun)] * 2 and max(moments) <= len(begun) <= max(moments) + count, ends
+        assert len(load(f"{name}/iter_{len(begun)}.pth")["fasttrain"]["other_ranks"]) == 1
+        resumed, rest = run(name, resume=True, **options)
+        assert resumed.iter == 12
+        assert_same(begun + rest, seen)
+        for key, weight in weights(whole)["model"].items():
+            torch.testing.assert_close(weights(resumed)["model"][key], weight, msg=key)
 
 
 def check_save_on_one_rank(rank: int) -> None:
