@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,11 @@ from torch import Tensor
 def is_sharded(tensor: Any) -> bool:
     """Whether ranks hold parts of one tensor (torch's DTensor)."""
     return callable(getattr(tensor, "full_tensor", None))
+
+
+def any_sharded(tensors: Iterable[Any]) -> bool:
+    """Whether one of them is: then all ranks must take part in loading, saving and norms."""
+    return any(map(is_sharded, tensors))
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -51,7 +56,7 @@ def shard_optimizer_state(
 ) -> dict[str, Any]:
     """A whole state of an optimizer, spread as its parameters are; the same where none is."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    if not any(map(is_sharded, params)):
+    if not any_sharded(params):
         return state_dict
     places = [place for group in state_dict["param_groups"] for place in group["params"]]
     param_at = dict(zip(places, params, strict=False))

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from fasttrain.core import checkpoint as files
 from fasttrain.core import dist
-from fasttrain.core.sharding import is_sharded
+from fasttrain.core.sharding import any_sharded
 from fasttrain.engine.model_modes import unwrap
 
 logger = logging.getLogger("fasttrain.engine.checkpointer")
@@ -93,7 +93,7 @@ class Checkpointer:
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        if dist.world_size() > 1 and any(map(is_sharded, self.model.parameters())):
+        if dist.world_size() > 1 and any_sharded(self.model.parameters()):
             raise NotImplementedError(
                 "the main process saves alone here, and cannot gather parameters that are spread "
                 "over the processes (fully_shard): train such a model by fasttrain.runner.Runner "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fasttrain.core.checkpoint import order_after_copies
-from fasttrain.core.sharding import is_sharded
+from fasttrain.core.sharding import any_sharded
 from fasttrain.hooks.hook import Hook
 from fasttrain.logging import print_log
 from fasttrain.model import is_model_wrapper
@@ -65,7 +65,7 @@ class EMAHook(Hook):
         """Make the averaged copy of the runner's model."""
         model = runner.model
         self.src_model: torch.nn.Module = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
-        if any(map(is_sharded, self.src_model.parameters())):
+        if any_sharded(self.src_model.parameters()):
             raise ValueError(
                 "EMAHook keeps a copy of the model, and one whose parameters are spread over the "
                 "processes (fully_shard) cannot be copied: leave the hook or the wrapper out"

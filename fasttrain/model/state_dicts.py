@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fasttrain.core.sharding import is_sharded, shard_weights
+from fasttrain.core.sharding import any_sharded, shard_weights
 from fasttrain.dist import get_dist_info
 from fasttrain.logging import print_log
 from fasttrain.model.wrappers import is_model_wrapper
@@ -45,7 +45,7 @@ def load_state_dict(
         RuntimeError: `strict` and something does not match; the text is the whole report.
     """
     metadata = getattr(state_dict, "_metadata", None)
-    if any(map(is_sharded, module.parameters())):
+    if any_sharded(module.parameters()):
         state_dict = shard_weights(state_dict, get_state_dict(module))
     state: OrderedDict[str, Tensor] = OrderedDict(state_dict)
     if metadata is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fasttrain.core.checkpoint import Writer, order_after_copies, plain_tree
-from fasttrain.core.sharding import help_gather, is_sharded
+from fasttrain.core.sharding import any_sharded, help_gather
 from fasttrain.dist import is_main_process
 from fasttrain.logging import MessageHub, MMLogger
 
@@ -204,7 +204,7 @@ class RunnerCheckpoints(RunnerBuilders):
         meta = {**counters, **(meta or {})}
         own, sums = self._own_state(meta, os.path.join(out_dir, filename))
         is_helper = not is_main_process()
-        if is_helper and not any(map(is_sharded, self.model.parameters())):
+        if is_helper and not any_sharded(self.model.parameters()):
             return
         checkpoint = self._checkpoint(meta, own)
         if save_optimizer:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fasttrain.core.sharding import is_sharded, whole
+from fasttrain.core.sharding import any_sharded, whole
 
 
 def raise_nonfinite(norm_type: float) -> None:
@@ -38,7 +38,7 @@ def total_norm(values: list[Tensor], norm_type: float) -> Tensor:
     """The norm of all gradients as one vector, shape [], float32, on the first one's device."""
     if not values:
         return torch.zeros(())
-    if any(map(is_sharded, values)):
+    if any_sharded(values):
         return whole(torch.nn.utils.get_total_norm(values, norm_type)).float()
     device = values[0].device
     norms = [torch.linalg.vector_norm(v, norm_type, dtype=torch.float32) for v in values]

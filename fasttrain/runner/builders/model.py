@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fasttrain import dist
-from fasttrain.core.sharding import is_sharded
+from fasttrain.core.sharding import any_sharded
 from fasttrain.core.strategy import SingleDevice
 from fasttrain.logging import print_log
 from fasttrain.model import (
@@ -82,7 +82,7 @@ def init_weights(model: nn.Module) -> None:
     A model that is spread over the ranks was initialised before.
     """
     model = unwrapped(model)
-    if hasattr(model, "init_weights") and not any(map(is_sharded, model.parameters())):
+    if hasattr(model, "init_weights") and not any_sharded(model.parameters()):
         model.init_weights()  # type: ignore[operator]
         for tensor in model.state_dict().values():
             dist.broadcast(tensor)
