@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from logging import Logger
 from typing import Any
@@ -33,6 +34,7 @@ class RankStates:
         self.name = name
         self.logger = logger
         self.wait_s = WAIT_S
+        self._num_saves: Counter[str] = Counter()
 
     def gather(
         self,
@@ -45,7 +47,8 @@ class RankStates:
         """Exchange `state` and average `gradients`, both of this rank.
 
         Args:
-            key: names the save among those of the run.
+            key: names the save among those of the run; one that comes again, as after Ctrl-C right
+                behind a save, is another save.
             state: small; sent to rank 0.
             gradients: summed up in an accumulation group that the save cuts; the ranks' own. Their
                 mean is what the group's end would come to, but for rounding. None, on all ranks,
@@ -60,7 +63,8 @@ class RankStates:
         if world_size == 1:
             return [], gradients
         wait_s = min(self.wait_s, WAIT_INTERRUPTED_S) if interrupted else self.wait_s
-        exchange = RankExchange(f"{self.name}/{key}", wait_s)
+        self._num_saves[key] += 1
+        exchange = RankExchange(f"{self.name}/{key}/{self._num_saves[key]}", wait_s)
         if rank > 0:
             exchange.send(state)
             if gradients is not None and exchange.is_answered():

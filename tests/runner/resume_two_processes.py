@@ -20,6 +20,7 @@ from fasttrain import dist
 from fasttrain.core import dist as core_dist
 from fasttrain.core import sharding
 from fasttrain.core.checkpoint import load
+from fasttrain.core.checkpoint.ranks import unpack
 from fasttrain.hooks import Hook
 from fasttrain.registry import MODELS
 from fasttrain.runner import Runner, rank_states
@@ -226,12 +227,28 @@ def check_ctrl_c_stops_all_ranks_behind_one_iteration(rank: int) -> None:
         stopped, begun = run(name, hooks=[Press(moments[rank])], **options)
         ends = dist.all_gather_object(stopped.iter)
         assert ends == [len(begun)] * 2 and max(moments) <= len(begun) <= max(moments) + count, ends
-        assert len(load(f"{name}/iter_{len(begun)}.pth")["fasttrain"]["other_ranks"]) == 1
+        (other,) = load(f"{name}/iter_{len(begun)}.pth")["fasttrain"]["other_ranks"]
+        assert other is not None
         resumed, rest = run(name, resume=True, **options)
         assert resumed.iter == 12
         assert_same(begun + rest, seen)
         for key, weight in weights(whole)["model"].items():
             torch.testing.assert_close(weights(resumed)["model"][key], weight, msg=key)
+
+
+def check_two_saves_of_one_name_are_not_mixed_up(rank: int) -> None:
+    """Rank 1 has left its states for both before rank 0 takes the first."""
+    states = rank_states.RankStates("twice", logging.getLogger("twice"))
+    if rank == 1:
+        for number in (1, 2):
+            states.gather("a.pth", {"number": number}, None)
+    dist.barrier()
+    if rank == 0:
+        for number in (1, 2):
+            (packed,), _ = states.gather("a.pth", {}, None, interrupted=True)
+            assert packed is not None
+            assert unpack(packed) == {"number": number}
+    dist.barrier()
 
 
 def check_save_on_one_rank(rank: int) -> None:
