@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fasttrain.core import dist
+from fasttrain.model.wrappers.utils import named_dtype
 from fasttrain.registry import MODEL_WRAPPERS
 
 
@@ -80,9 +81,9 @@ def _named_layers(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
 
 
 def _dtype(name: str, value: str | torch.dtype | None) -> torch.dtype | None:
-    if value is None or isinstance(value, torch.dtype):
+    if not isinstance(value, str):
         return value
-    found = getattr(torch, value.removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype):
+    found = named_dtype(value)
+    if found is None:
         raise ValueError(f"{name} must be a dtype such as 'bfloat16', got {value!r}")
     return found

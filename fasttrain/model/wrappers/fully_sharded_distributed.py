@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 import torch.distributed as torch_dist
 from torch import nn
 from torch.distributed import ProcessGroup
@@ -19,6 +18,7 @@ from torch.distributed.fsdp import (
 )
 
 from fasttrain.model.wrappers.distributed import WrappedSteps
+from fasttrain.model.wrappers.utils import named_dtype
 from fasttrain.registry import FUNCTIONS, MODEL_WRAPPERS
 
 PRECISION_DTYPES = ("param_dtype", "reduce_dtype", "buffer_dtype")
@@ -155,8 +155,8 @@ def _mixed_precision(config: dict) -> MixedPrecision:
     resolved = dict(config)
     for key in PRECISION_DTYPES:
         if isinstance(resolved.get(key), str):
-            dtype = getattr(torch, resolved[key].removeprefix("torch."), None)
-            if not isinstance(dtype, torch.dtype):
+            dtype = named_dtype(resolved[key])
+            if dtype is None:
                 raise ValueError(f"mixed_precision: {key}={resolved[key]!r} is no dtype of torch")
             resolved[key] = dtype
     return MixedPrecision(**resolved)

@@ -1,7 +1,8 @@
-"""Which modules are wrappers around a model."""
+"""Which modules are wrappers around a model, and dtypes by their names in a wrapper's config."""
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from fasttrain.registry import MODEL_WRAPPERS, Registry
@@ -13,3 +14,9 @@ def is_model_wrapper(model: nn.Module, registry: Registry = MODEL_WRAPPERS) -> b
     if isinstance(model, wrappers):
         return True
     return any(is_model_wrapper(model, child) for child in registry.children.values())
+
+
+def named_dtype(name: str) -> torch.dtype | None:
+    """The dtype that torch calls so, with or without `torch.`; None when there is none."""
+    found = getattr(torch, name.removeprefix("torch."), None)
+    return found if isinstance(found, torch.dtype) else None
