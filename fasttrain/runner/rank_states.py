@@ -15,7 +15,7 @@ from fasttrain.core.checkpoint.ranks import RankExchange, unpack
 from fasttrain.core.checkpoint.rng import derived_rng_state
 from fasttrain.dist import get_dist_info
 
-Gradients = dict[tuple[Any, ...], Tensor]  # by what they belong to, see `snapshot.Pending`
+from .snapshot import Pending
 
 WAIT_S = 30.0
 WAIT_INTERRUPTED_S = 5.0  # the ranks may have stopped behind different iterations
@@ -40,10 +40,10 @@ class RankStates:
         self,
         key: str,
         state: Mapping[str, Any],
-        gradients: Gradients | None,
+        gradients: Pending | None,
         *,
         interrupted: bool = False,
-    ) -> tuple[list[Tensor | None], Gradients | None]:
+    ) -> tuple[list[Tensor | None], Pending | None]:
         """Exchange `state` and average `gradients`, both of this rank.
 
         Args:
@@ -87,7 +87,7 @@ class RankStates:
         return states, gradients
 
 
-def _mean(gradients: Gradients) -> Gradients:
+def _mean(gradients: Pending) -> Pending:
     """The gradients' mean over all ranks; where only some ranks have one, others count as zero.
 
     A collective: the ranks may have used different parameters, so they first agree on the list.
