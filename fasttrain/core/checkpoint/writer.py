@@ -58,8 +58,7 @@ class Writer:
         self._errors: list[tuple[str, BaseException]] = []
         self._thread: ThreadPoolExecutor | None = None
         self._thread_pid = 0  # a forked process has the object, not the thread
-        self._run: object = None  # names what works through the jobs
-        self._is_running = False
+        self._run: object = None  # names what works through the jobs, while something does
         self._spare: MappedFile | None = None
         self._free: list[HostBuffer] = []
         self._buffers: list[HostBuffer] = []
@@ -156,7 +155,7 @@ class Writer:
     @property
     def is_at_work(self) -> bool:
         """Whether the thread writes, or prepares the next save."""
-        return self._is_running and self._thread_pid == os.getpid()
+        return self._run is not None and self._thread_pid == os.getpid()
 
     def rest(self) -> None:
         """Wait until every submitted save is finished and the next one is prepared."""
@@ -169,9 +168,8 @@ class Writer:
         try:
             self.drain()
         finally:
-            self.rest()
             if self._thread is not None and self._thread_pid == os.getpid():
-                self._thread.shutdown()
+                self._thread.shutdown()  # once it is at rest
             self._thread = None
             with self._changed:
                 self._free.clear()
@@ -196,10 +194,9 @@ class Writer:
         if self._thread is None or self._thread_pid != os.getpid():
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="fasttrain-checkpoint")
             self._thread_pid = os.getpid()
-        self._is_running = False
-        self._run = object()
-        self._thread.submit(self._work, self._run)
-        self._is_running = True  # not before: an interrupt in between is made good by the next call
+        run = object()
+        self._thread.submit(self._work, run)
+        self._run = run  # not before: an interrupt in between is made good by the next call
 
     def _take_place(self, name: str, place: object) -> bool:
         with self._changed:
@@ -249,28 +246,39 @@ class Writer:
         return buffer
 
     def _work(self, run: object) -> None:
-        while True:
+        try:
+            while self._do_next(run):
+                pass
+        except BaseException:  # not of a write: of what comes behind one
+            _logger.exception("the thread that writes checkpoints failed; the next save goes on")
             with self._changed:
-                if self._run is not run:
-                    return  # its submission was interrupted, and another one took over
-                if not self._jobs:
-                    self._is_running = False
-                    self._changed.notify_all()
-                    return
-                job = self._jobs.popleft()
-                self._is_writing = True
-            error = _write(job)
-            with self._changed:
-                if error is not None:
-                    self._errors.append((job.path, error))
-                if job.buffer is not None:
-                    self._free.append(job.buffer)
-                self._is_writing = False
+                self._run = None
                 self._changed.notify_all()
-            job.taken.release()
-            on_host = job.buffer is None or not job.buffer.pinned
-            if error is None and on_host and can_map(job.path):
-                self._prepare(job.path)
+
+    def _do_next(self, run: object) -> bool:
+        """Write the next file; False when there is none."""
+        with self._changed:
+            if self._run is not run:
+                return False  # its submission was interrupted, and another one took over
+            if not self._jobs:
+                self._run = None
+                self._changed.notify_all()
+                return False
+            job = self._jobs.popleft()
+            self._is_writing = True
+        error = _write(job)
+        with self._changed:
+            if error is not None:
+                self._errors.append((job.path, error))
+            if job.buffer is not None:
+                self._free.append(job.buffer)
+            self._is_writing = False
+            self._changed.notify_all()
+        job.taken.release()
+        on_host = job.buffer is None or not job.buffer.pinned
+        if error is None and on_host and can_map(job.path):
+            self._prepare(job.path)
+        return True
 
     def _prepare(self, path: str) -> None:
         """Prepare the next file in memory; it takes the place of the buffers."""

@@ -223,6 +223,18 @@ def test_an_interrupt_leaves_no_place_taken(tmp_path, writer, monkeypatch):
     assert load(tmp_path / "a.pth") == {"step": 1}
 
 
+def test_an_error_behind_a_write_ends_no_later_save(tmp_path, writer, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(writer_module, "can_map", lambda path: 1 / 0)
+        writer.submit({"step": 1}, tmp_path / "a.pth")
+        writer.drain()
+        writer.rest()
+    assert "the thread that writes checkpoints failed" in caplog.text
+    writer.submit({"step": 2}, tmp_path / "a.pth")
+    writer.drain()
+    assert load(tmp_path / "a.pth") == {"step": 2}
+
+
 def test_the_memory_that_is_held_is_told(tmp_path, writer, caplog):
     with caplog.at_level(logging.INFO, "fasttrain.checkpoint"):
         for _ in range(3):
