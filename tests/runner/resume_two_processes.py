@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from early_ends import CtrlCAt, Stop, StopAt
 from fasttrain import dist
 from fasttrain.core import dist as core_dist
 from fasttrain.core import sharding
@@ -35,42 +36,15 @@ BY_EPOCH = {"by_epoch": True, "max_epochs": 3}
 BY_ITER = {"by_epoch": False, "max_iters": 12}
 
 
-class Stop(Exception):
-    pass
-
-
-class Press(Hook):
-    """Presses Ctrl-C in this rank's iteration `at`."""
-
-    priority = "LOWEST"
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        if runner.iter + 1 == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-class Watch(Hook):
+class Watch(StopAt):
     """Notes the batches of this rank, and ends the run hard behind an iteration."""
 
-    priority = "LOWEST"
-
     def __init__(self, last: int | None = None) -> None:
-        self.last = last
+        super().__init__(last)
         self.batches: list[torch.Tensor] = []
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         self.batches.append(data_batch["inputs"].clone())
-
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        if runner.iter + 1 == self.last:
-            raise Stop
 
 
 def run(
@@ -224,7 +198,7 @@ def check_ctrl_c_stops_all_ranks_behind_one_iteration(rank: int) -> None:
         }
         options = {"optim_wrapper": wrapper, "train_cfg": BY_ITER}
         whole, seen = run(f"{name}_whole", **options)
-        stopped, begun = run(name, hooks=[Press(moments[rank])], **options)
+        stopped, begun = run(name, hooks=[CtrlCAt(moments[rank])], **options)
         ends = dist.all_gather_object(stopped.iter)
         assert ends == [len(begun)] * 2 and max(moments) <= len(begun) <= max(moments) + count, ends
         (other,) = load(f"{name}/iter_{len(begun)}.pth")["fasttrain"]["other_ranks"]

@@ -1,47 +1,18 @@
 """A resumed run equals the uninterrupted one bit for bit."""
 
-import os
 import signal
 from typing import Any
 
 import pytest
 import torch
 
+from early_ends import CtrlCAt, Stop, StopAt
 from fasttrain.hooks import Hook
 from fasttrain.runner import Runner
 from support import assert_same
 
 BY_EPOCH = {"by_epoch": True, "max_epochs": 3, "val_interval": 1}
 BY_ITER = {"by_epoch": False, "max_iters": 12, "val_interval": 3}
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAt(Hook):
-    """Ends the run hard after a number of iterations, behind the checkpoint."""
-
-    priority = "LOWEST"
-
-    def __init__(self, last: int) -> None:
-        self.last = last
-
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        if runner.iter + 1 == self.last:
-            raise Stop
-
-
-class CtrlCAt(StopAt):
-    """Presses Ctrl-C during an iteration."""
-
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        if runner.iter + 1 == self.last:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 class Seen(Hook):
